@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import importlib.util
 import logging
 import threading
 import warnings
@@ -119,6 +120,9 @@ def receive() -> Iterator[Callable[..., Any]]:
 def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
     """Put back what a test can change for the next one: apps, receivers, log handlers."""
     library = importlib.import_module(request.config.getoption("--lib"))
+    if importlib.util.find_spec(f"{library.__name__}._state") is None:  # while the core is being built
+        yield
+        return
     with ExitStack() as stack:
         _restore_apps(library, stack)
         _restore_receivers(library, stack)
@@ -200,9 +204,9 @@ def _restore_logging(stack: ExitStack) -> None:
 def _hasten_celery() -> None:
     """Take Celery's polling pauses out, so that a worker starts, runs and stops within milliseconds.
 
-    Kombu's memory transport looks for messages once a second, the worker looks for a stop every two, and results are polled
-    every half second: pauses that are no part of what the tests speak about. Its worker is also told to
-    take tasks that were added after its start.
+    Kombu's memory transport looks for messages once a second, the worker looks for a stop every two, and
+    results are polled every half second: pauses that are no part of what the tests speak about. Its worker
+    is also told to take tasks that were added after its start.
     """
     memory: Any = importlib.import_module("kombu.transport.memory")
     memory.Transport.polling_interval = 0.002
