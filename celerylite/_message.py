@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime, tzinfo
+from typing import Any, NamedTuple
 
-__all__ = ("Message",)
+from kombu import compression as compressors
+from kombu.serialization import dumps, loads
+
+from celerylite.exceptions import InvalidTaskError
+
+__all__ = ("Body", "Message", "decode_body", "encode_body", "epoch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +35,61 @@ class Message:
     due_at: float | None = None
     #: Seconds since the epoch; None is never.
     expires_at: float | None = None
+
+
+class Body(NamedTuple):
+    """What the task is called with, and what follows it."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    #: callbacks, errbacks, chain, chord.
+    embed: dict[str, Any]
+
+
+def encode_body(body: Any, serializer: str, compression: str | None) -> tuple[str, str, str | bytes, str | None]:
+    """Serialise `body`: content type, content encoding, data, and the compression's own content type.
+
+    Raises kombu's EncodeError for what the serializer cannot hold.
+    """
+    content_type, content_encoding, data = dumps(body, serializer=serializer)
+    if not compression:
+        return content_type, content_encoding, data, None
+    packed, packed_type = compressors.compress(data, compression)
+    return content_type, content_encoding, packed, packed_type
+
+
+def decode_body(message: Message, accept: Collection[str] | None) -> Body:
+    """Read the body of `message`.
+
+    Raises kombu's ContentDisallowed when its content type is not among `accept`, its DecodeError for
+    what cannot be read, and InvalidTaskError for what is no body of a task.
+    """
+    data: Any = message.body
+    packed_type = message.headers.get("compression")
+    if packed_type:
+        data = compressors.decompress(data, packed_type)
+    body = loads(data, message.content_type, message.content_encoding, accept=accept)
+    try:
+        args, kwargs, embed = body
+    except (TypeError, ValueError):
+        raise InvalidTaskError(
+            f"task {message.id}: expected a body of (args, kwargs, embed), got {type(body).__name__}"
+        ) from None
+    if not isinstance(kwargs, Mapping):
+        # As Celery: the sentence users match.
+        raise InvalidTaskError("Task keyword arguments is not a mapping")
+    return Body(list(args), dict(kwargs), dict(embed or {}))
+
+
+def epoch(moment: Any, zone: tzinfo = UTC) -> float | None:
+    """Seconds since the epoch of an ISO 8601 text, datetime or number; naive times are in `zone`.
+
+    Raises InvalidTaskError for anything else.
+    """
+    if moment is None or isinstance(moment, int | float):
+        return moment
+    try:
+        when = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+    except (TypeError, ValueError):
+        raise InvalidTaskError(f"expected an ISO 8601 date such as '2026-11-21T09:00:00+00:00', got {moment!r}") from None
+    return (when if when.tzinfo else when.replace(tzinfo=zone)).timestamp()
