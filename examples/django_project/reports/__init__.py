@@ -1,0 +1,1 @@
+"""An app with one model, and tasks that fill it in."""
