@@ -103,6 +103,32 @@ def running_app(app: Any, start_worker: Callable[..., AbstractContextManager[Any
         yield app
 
 
+class Journal(list[Any]):
+    """What happened, in order, from any thread; `until` waits for an entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def note(self, entry: Any) -> None:
+        with self._changed:
+            self.append(entry)
+            self._changed.notify_all()
+
+    def until(self, entry: Any, times: int = 1) -> list[Any]:
+        """Wait until `entry` was noted `times` times and return all entries; fail at the deadline."""
+        with self._changed:
+            noted = self._changed.wait_for(lambda: self.count(entry) >= times, DEADLINE_S)
+            assert noted, f"expected {entry!r} to be noted {times} times, got {list(self)!r}"
+            return list(self)
+
+
+@pytest.fixture
+def journal() -> Journal:
+    """An ordered record of what happened in a test, in whichever thread."""
+    return Journal()
+
+
 @pytest.fixture
 def receive() -> Iterator[Callable[..., Any]]:
     """Connect a function to a signal until the test ends: `receive(signals.task_prerun, handler)`."""
