@@ -1,0 +1,1 @@
+"""What `celerylite run` puts on the path of the program it starts."""
