@@ -1,0 +1,154 @@
+"""Sending a call by name: options, route, parent and message, in that order."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from celerylite import _message
+from celerylite.exceptions import AlwaysEagerIgnored
+from celerylite.utils import uuid
+from celerylite.utils.functional import maybe_list
+from celerylite.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from celerylite.app.base import Celery
+
+__all__ = ("TaskSender",)
+
+logger = get_logger(__name__)
+
+_OMITTED: Any = object()
+
+
+class TaskSender:
+    """`Celery.send_task`, in steps."""
+
+    __slots__ = ("app",)
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    def send(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: float | None = None,
+        eta: datetime | str | None = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        connection: Any = None,
+        router: Any = None,
+        result_cls: Any = None,
+        expires: Any = _OMITTED,
+        publisher: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        add_to_parent: bool = True,
+        group_id: str | None = None,
+        group_index: int | None = None,
+        retries: int = 0,
+        chord: Any = None,
+        reply_to: str | None = None,
+        time_limit: Any = _OMITTED,
+        soft_time_limit: Any = _OMITTED,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        route_name: str | None = None,
+        shadow: str | None = None,
+        chain: Any = None,
+        task_type: Any = None,
+        replaced_task_nesting: int = 0,
+        **options: Any,
+    ) -> Any:
+        """See `Celery.send_task`."""
+        app, amqp = self.app, self.app.amqp
+        task_id = task_id or uuid()
+        if app.conf.task_always_eager:
+            warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=3)
+        if task_type is None:
+            task_type, options = self._with_options_of_task(name, options)
+        limits = {"expires": expires, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
+        limits = {key: _said(value, options.pop(key, None)) for key, value in limits.items()}
+        ignore_result = options.pop("ignore_result", None)
+        options = (router or amqp.router).route(options, route_name or name, args, kwargs, task_type)
+        self._warn_if_expired(task_id, limits["expires"])
+        root_id, parent_id = self._family(root_id, parent_id, options)
+        message = amqp.create_task_message(
+            task_id,
+            name,
+            args,
+            kwargs,
+            countdown,
+            eta,
+            group_id,
+            group_index,
+            limits["expires"],
+            retries,
+            chord,
+            maybe_list(link),
+            maybe_list(link_error),
+            reply_to or app.thread_oid,
+            limits["time_limit"],
+            limits["soft_time_limit"],
+            app.conf.task_send_sent_event,
+            root_id,
+            parent_id,
+            shadow,
+            chain,
+            ignore_result=ignore_result,
+            replaced_task_nesting=replaced_task_nesting,
+            **options,
+        )
+        for stamp in options.pop("stamped_headers", None) or []:
+            options.pop(stamp)
+        if not ignore_result:
+            app.backend.on_task_call(producer or publisher, task_id)
+        amqp.send_task_message(producer or publisher, name, message, connection=connection, **options)
+        result = (result_cls or app.AsyncResult)(task_id)
+        result.ignored = ignore_result
+        if add_to_parent:
+            self._add_to_parent(result)
+        return result
+
+    def _with_options_of_task(self, name: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        # The registry itself: sending a name must not finalize the app.
+        task = self.app._tasks.get(name)
+        if task is None:
+            return None, options
+        return task, {**task._get_exec_options(), **options}
+
+    def _warn_if_expired(self, task_id: str, expires: Any) -> None:
+        if expires is None:
+            return  # It never does.
+        moment = _message.epoch(expires, self.app.timezone)
+        left = expires if isinstance(expires, int | float) else cast("float", moment) - self.app.now().timestamp()
+        if left < 0:
+            logger.warning(
+                "%s has an expiration date in the past (%ss ago): it will be discarded as expired.",
+                task_id,
+                -left,
+            )
+
+    def _family(
+        self, root_id: str | None, parent_id: str | None, options: dict[str, Any]
+    ) -> tuple[str | None, str | None]:
+        parent = None if root_id and parent_id else self.app.current_worker_task
+        if not parent:
+            return root_id, parent_id
+        if self.app.conf.task_inherit_parent_priority:
+            options.setdefault("priority", parent.request.delivery_info.get("priority"))
+        request = parent.request
+        return root_id or request.root_id or request.id, parent_id or request.id
+
+    def _add_to_parent(self, result: Any) -> None:
+        parent = self.app.current_worker_task
+        if parent:
+            parent.add_trail(result)
+
+
+def _said(value: Any, of_task: Any) -> Any:
+    # An explicit None clears what the task says; only silence takes it.
+    return of_task if value is _OMITTED else value
