@@ -45,7 +45,7 @@ def _expand(annotation: Any) -> Any:
     if isinstance(annotation, dict):
         return MapAnnotation(annotation)
     if isinstance(annotation, str):
-        return mlazy(instantiate, annotation)
+        return mlazy(instantiate, annotation)  # type: ignore[no-untyped-call]
     return annotation
 
 

@@ -405,6 +405,8 @@ CELERYLITE = _group(
         ("history", "bool", True),
         # Seconds for which those rows are kept.
         ("history_expires", "float", 604800.0),
+        # Say once in the log which addresses of servers are set but not used.
+        ("warn_ignored", "bool", True),
     )
 )
 

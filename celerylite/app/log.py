@@ -205,9 +205,9 @@ class Logging:
         """Put a file that writes to `logger` in the place of the standard outputs; gives that file."""
         proxy = LoggingProxy(logger, loglevel)
         if stdout:
-            sys.stdout = proxy  # type: ignore[assignment]
+            sys.stdout = proxy
         if stderr:
-            sys.stderr = proxy  # type: ignore[assignment]
+            sys.stderr = proxy
         return proxy
 
     def supports_color(self, colorize: bool | None = None, logfile: Any = None) -> bool:
@@ -239,7 +239,7 @@ class Logging:
 
     def _detect_handler(self, logfile: Any = None) -> logging.Handler:
         """Make a handler for an open file, a path, or None, which is standard error."""
-        target = sys.__stderr__ if logfile is None else logfile
+        target: Any = sys.__stderr__ if logfile is None else logfile
         if hasattr(target, "write"):
             return logging.StreamHandler(target)
         return WatchedFileHandler(target, encoding="utf-8")

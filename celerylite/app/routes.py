@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kombu import Queue
+from kombu.entity import Queue
 from kombu.utils.functional import maybe_evaluate
 
 from celerylite.exceptions import QueueNotFound
@@ -101,10 +101,8 @@ class Router:
 
         Raises QueueNotFound for a name that is not in `queues`.
         """
-        if isinstance(route, str):
-            queue, options = route, {}
-        else:
-            queue, options = route.pop("queue", None), route
+        options: MutableMapping[str, Any] = {} if isinstance(route, str) else route
+        queue: Any = route if isinstance(route, str) else options.pop("queue", None)
         if isinstance(queue, Queue):
             options["queue"] = queue
         elif queue:
@@ -164,5 +162,5 @@ def _expand(route: Any) -> Any:
     if isinstance(route, Mapping | list | tuple):
         return MapRoute(route)
     if isinstance(route, str):
-        return mlazy(expand_router_string, route)
+        return mlazy(expand_router_string, route)  # type: ignore[no-untyped-call]
     return route

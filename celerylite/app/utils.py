@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, MutableMapping
 from copy import deepcopy
 from importlib import import_module, metadata
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import kombu
+from kombu.connection import Connection
 
 from celerylite.app.defaults import (
     _OLD_DEFAULTS,
@@ -99,7 +100,7 @@ class Settings(ConfigurationView):
     def copy(self) -> Settings:
         """Give settings of their own changes over the same configuration and defaults."""
         self.finalize()
-        copied: Settings = super().copy()
+        copied = cast("Settings", super().copy())
         copied.changes.pop("deprecated_settings", None)
         if "deprecated_settings" in self.changes:
             copied.changes["deprecated_settings"] = self.changes["deprecated_settings"]
@@ -408,7 +409,7 @@ def _maybe_censor(key: Any, value: Any) -> Any:
     if HIDDEN_SETTINGS.search(key):
         return _MASK
     if key.lower() in _BROKER_URLS:
-        return kombu.Connection(value).as_uri(mask=_MASK)
+        return Connection(value).as_uri(mask=_MASK)  # type: ignore[no-untyped-call]
     return sanitize_url(value, mask=_MASK) if "backend" in key.lower() else value
 
 
