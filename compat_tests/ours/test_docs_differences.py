@@ -1,0 +1,267 @@
+"""What docs/differences.md promises, one test for each entry that no other file holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu import Exchange, Queue
+
+from celerylite import Celery, chord, signals
+from celerylite.exceptions import TimeLimitExceeded
+
+#: Nothing that surely comes takes longer.
+DEADLINE_S = 10.0
+
+MakeApp = Callable[..., Celery]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.sqlite3"
+
+
+@pytest.fixture
+def make_app(database: Path) -> Iterator[MakeApp]:
+    """Make apps on one database file; all are closed afterwards."""
+    with ExitStack() as stack:
+
+        def make(name: str = "differences", **settings: Any) -> Celery:
+            app = Celery(name, backend=f"db+sqlite:///{database}")
+            app.conf.update(settings)
+            stack.callback(app.close)
+            return app
+
+        yield make
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Celery:
+    return make_app()
+
+
+def _rows(database: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_broker_that_is_not_contacted_is_named_in_one_warning(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(broker_url="redis://user:secret@nowhere.invalid/0")
+
+    @app.task
+    def nothing() -> None: ...
+
+    with caplog.at_level(logging.WARNING):
+        nothing.delay().get(timeout=DEADLINE_S)
+        nothing.delay().get(timeout=DEADLINE_S)
+    warnings = [record.getMessage() for record in caplog.records if "broker" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "redis" in warnings[0]
+    assert "jobs.sqlite3" in warnings[0]
+    assert "secret" not in warnings[0]
+
+
+def test_plain_functions_run_in_threads_of_this_process(app: Celery) -> None:
+    seen: list[threading.Thread] = []
+
+    @app.task
+    def look() -> None:
+        seen.append(threading.current_thread())
+
+    look.delay().get(timeout=DEADLINE_S)
+    assert seen[0] is not threading.main_thread()
+
+
+def test_a_task_that_is_registered_while_the_runtime_runs_is_found(app: Celery) -> None:
+    app.start_runtime()
+
+    @app.task
+    def late() -> str:
+        return "found"
+
+    assert late.delay().get(timeout=DEADLINE_S) == "found"
+
+
+def test_the_declaration_of_a_queue_shows_in_the_delivery_info(make_app: MakeApp) -> None:
+    queue = Queue("images", Exchange("media", type="topic"), routing_key="media.images")
+    app = make_app(task_queues=[Queue("celery"), queue])
+
+    @app.task(bind=True)
+    def look(self: Any) -> dict[str, Any]:
+        return dict(self.request.delivery_info)
+
+    info = look.apply_async(queue="images").get(timeout=DEADLINE_S)
+    assert (info["exchange"], info["routing_key"]) == ("media", "media.images")
+
+
+def test_a_call_is_in_the_database_when_delay_returns(make_app: MakeApp, database: Path) -> None:
+    app = make_app(celerylite_runtime="off")
+
+    @app.task
+    def nothing() -> None: ...
+
+    result = nothing.delay()
+    assert _rows(database, "SELECT task_id FROM celerylite_message") == [(result.id,)]
+
+
+def test_a_call_with_a_countdown_waits_in_the_database(app: Celery, database: Path) -> None:
+    @app.task
+    def nothing() -> None: ...
+
+    result = nothing.apply_async(countdown=3600)
+    assert _rows(database, "SELECT task_id, state FROM celerylite_message") == [(result.id, 0)]
+    assert result.state == "PENDING"
+
+
+def test_a_call_in_a_transaction_runs_if_and_only_if_it_commits(app: Celery, database: Path) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    ran: list[str] = []
+
+    @app.task
+    def note(word: str) -> None:
+        ran.append(word)
+
+    note.delay("first").get(timeout=DEADLINE_S)
+    engine = sqlalchemy.create_engine(f"sqlite:///{database}")
+    try:
+        with engine.connect() as connection:
+            note.apply_async(("rolled back",), connection=connection)
+            connection.rollback()
+        with engine.begin() as connection:
+            committed = note.apply_async(("committed",), connection=connection)
+        committed.get(timeout=DEADLINE_S)
+    finally:
+        engine.dispose()
+    assert ran == ["first", "committed"]
+
+
+def test_a_coroutine_task_runs_on_the_loop(app: Celery) -> None:
+    @app.task
+    async def double(number: int) -> int:
+        assert asyncio.get_running_loop().is_running()
+        return number * 2
+
+    assert double.delay(21).get(timeout=DEADLINE_S) == 42
+
+
+def test_a_result_can_be_awaited(app: Celery) -> None:
+    @app.task
+    def double(number: int) -> int:
+        return number * 2
+
+    async def main() -> list[int]:
+        first: int = await double.delay(1)
+        second: int = await double.delay(2).aget(timeout=DEADLINE_S)
+        third = await double.aapply_async((3,))
+        return [first, second, await third]
+
+    assert asyncio.run(main()) == [2, 4, 6]
+
+
+def test_a_thread_beyond_its_hard_limit_is_settled_and_left_behind(make_app: MakeApp) -> None:
+    app = make_app(worker_concurrency=1)
+    released = threading.Event()
+
+    @app.task(time_limit=0.2)
+    def stuck() -> str:
+        released.wait()
+        return "late"
+
+    @app.task
+    def next_one() -> str:
+        return "ran"
+
+    try:
+        result = stuck.delay()
+        with pytest.raises(TimeLimitExceeded):
+            result.get(timeout=DEADLINE_S)
+        assert next_one.delay().get(timeout=DEADLINE_S) == "ran"
+    finally:
+        released.set()
+    assert result.state == "FAILURE"
+
+
+def test_a_backoff_can_be_constant_linear_or_a_function(app: Celery) -> None:
+    pauses: list[float] = []
+
+    @signals.task_retry.connect
+    def note(request: Any, reason: Any, **_: Any) -> None:
+        pauses.append(reason.when)
+
+    for kind in ("constant", "linear", lambda retries: 0.0):
+
+        @app.task(
+            name=f"failing-{kind}",
+            autoretry_for=(OSError,),
+            retry_backoff=0.01,
+            retry_backoff_kind=kind,
+            retry_jitter=False,
+            max_retries=2,
+        )
+        def failing() -> None:
+            raise OSError("again")
+
+        with pytest.raises(OSError, match="again"):
+            failing.delay().get(timeout=DEADLINE_S)
+    assert [round(pause, 3) for pause in pauses] == [0.01, 0.01, 0.01, 0.02, 0.0, 0.0]
+
+
+def test_get_returns_before_celerys_first_look(app: Celery) -> None:
+    @app.task
+    def nothing() -> None: ...
+
+    nothing.delay().get(timeout=DEADLINE_S)
+    started = time.monotonic()
+    nothing.delay().get(timeout=DEADLINE_S)
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_chord_with_a_database_does_not_ask_every_second(app: Celery, database: Path) -> None:
+    @app.task
+    def double(number: int) -> int:
+        return number * 2
+
+    @app.task
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    assert chord([double.s(n) for n in range(5)])(total.s()).get(timeout=DEADLINE_S) == 20
+    names = {name for (name,) in _rows(database, "SELECT name FROM celerylite_run")}
+    assert "celery.chord_unlock" not in names
+
+
+def test_two_runtimes_on_one_database_fire_each_tick_once(make_app: MakeApp, tmp_path: Path) -> None:
+    ticks: list[Any] = []
+    enough = threading.Event()
+    schedule = {"tick": {"task": "tick", "schedule": timedelta(seconds=1)}}
+
+    def tick() -> None:
+        ticks.append(time.time())
+        if len(ticks) == 2:
+            enough.set()
+
+    for name in ("one", "two"):
+        app = make_app(name, beat_schedule=schedule)
+        app.task(name="tick")(tick)
+        app.start_runtime()
+    assert enough.wait(DEADLINE_S)
+    assert ticks[1] - ticks[0] > 0.5
+
+
+def test_a_schedule_can_be_a_cron_line(make_app: MakeApp) -> None:
+    app = make_app(beat_schedule={"report": {"task": "report", "schedule": "0 9 * * 1-5"}})
+    entry = app.Beat().get_scheduler().schedule["report"] if hasattr(app, "Beat") else None
+    assert entry is not None
+    assert entry.schedule.hour == {9}
+    assert entry.schedule.day_of_week == {1, 2, 3, 4, 5}
