@@ -1,0 +1,163 @@
+"""Several results held together, as far as it needs no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from celerylite import states
+from celerylite._ready import Barrier
+from celerylite._result_meta import ResultBase
+from celerylite._state import current_app
+
+if TYPE_CHECKING:
+    from celerylite.app.base import Celery
+
+__all__ = ("Members",)
+
+
+class Members(ResultBase):
+    """The part of `ResultSet` that collects, asks and acts, but never waits."""
+
+    _app: Any = None
+    results: Any = None
+    _on_full: Any
+
+    # -- changing
+
+    def add(self, result: Any) -> None:
+        """Add `result` unless it is in the set."""
+        if result in self.results:
+            return
+        self.results.append(result)
+        if "_on_full" in self.__dict__:
+            if self._on_full.ready:
+                self._on_full = Barrier()
+            self._on_full.add(result)
+            self._on_full.finalize()
+
+    def remove(self, result: Any) -> None:
+        """Remove a result or an id; `KeyError` if it is not there."""
+        if isinstance(result, str):
+            result = self.app.AsyncResult(result)
+        try:
+            self.results.remove(result)
+        except ValueError:
+            raise KeyError(result) from None
+
+    def discard(self, result: Any) -> None:
+        """Remove a result or an id if it is there."""
+        if result in self.results:
+            self.remove(result)
+
+    def update(self, results: Iterable[Any]) -> None:
+        """Add those of `results` that are not in the set."""
+        self.results.extend(result for result in results if result not in self.results)
+
+    def clear(self) -> None:
+        self.results[:] = []
+
+    # -- asking
+
+    def successful(self) -> bool:
+        """Whether all tasks succeeded."""
+        return all(result.successful() for result in self.results)
+
+    def failed(self) -> bool:
+        """Whether any task failed."""
+        return any(result.failed() for result in self.results)
+
+    def ready(self) -> bool:
+        """Whether all tasks are done."""
+        return all(result.ready() for result in self.results)
+
+    def waiting(self) -> bool:
+        """Whether any task is not done."""
+        return any(not result.ready() for result in self.results)
+
+    def completed_count(self) -> int:
+        """How many tasks succeeded."""
+        return sum(1 for result in self.results if result.successful())
+
+    def maybe_throw(self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True) -> None:
+        """Raise the exception of the first task that failed."""
+        for result in self.results:
+            result.maybe_throw(callback=callback, propagate=propagate)
+
+    maybe_reraise = maybe_throw
+
+    def _iter_meta(self, **kwargs: Any) -> Iterator[Any]:
+        ids = {result.id for result in self.results}
+        return (meta for _, meta in self.backend.get_many(ids, max_iterations=1, **kwargs))
+
+    def _failed_join_report(self) -> Iterator[Any]:
+        return (
+            result
+            for result in self.results
+            if result.backend.is_cached(result.id) and result.state in states.PROPAGATE_STATES
+        )
+
+    # -- acting
+
+    def forget(self) -> None:
+        """Delete what the backend stored for each task."""
+        for result in self.results:
+            result.forget()
+
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Revoke all tasks."""
+        self.app.control.revoke(
+            [result.id for result in self.results],
+            connection=connection,
+            timeout=timeout,
+            terminate=terminate,
+            signal=signal,
+            reply=wait,
+        )
+
+    # -- as an object
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.results)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.results[index]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Members):
+            return bool(other.results == self.results)
+        return NotImplemented
+
+    # As Celery: equal by content, so not hashable.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: [{', '.join(result.id for result in self.results)}]>"
+
+    @property
+    def supports_native_join(self) -> Any:
+        return self.results[0].supports_native_join if self.results else None
+
+    @property
+    def app(self) -> Any:
+        if self._app is None:
+            self._app = self.results[0].app if self.results else current_app._get_current_object()
+        return self._app
+
+    @app.setter
+    def app(self, app: Celery | None) -> None:
+        self._app = app
+
+    @property
+    def backend(self) -> Any:
+        return self.app.backend if self.app else self.results[0].backend
