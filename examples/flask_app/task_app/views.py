@@ -37,10 +37,12 @@ def count() -> tuple[dict[str, str], int]:
 @blueprint.get("/result/<task_id>")
 def result(task_id: str) -> dict[str, Any]:
     result: AsyncResult[Any] = AsyncResult(task_id)
+    # The state first: what is read later is at least as new.
+    state = result.state
     ready = result.ready()
     value = result.result
     return {
-        "state": result.state,
+        "state": state,
         "ready": ready,
         "successful": result.successful() if ready else None,
         "value": repr(value) if isinstance(value, BaseException) else value,
