@@ -31,10 +31,13 @@ class ExceptionInfo:
     internal: bool = False
 
     def __init__(self, exc_info: Any = None, internal: bool = False) -> None:
-        self.type, exception, tb = exc_info or sys.exc_info()
+        kind: Any
+        exception: Any
+        kind, exception, tb = exc_info or sys.exc_info()
+        self.type = kind
         self.internal = internal
         self.tb = Traceback(tb) if tb is not None else None
-        self.traceback = "".join(_traceback.format_exception(self.type, exception, tb))
+        self.traceback = "".join(_traceback.format_exception(kind, exception, tb))
         self.exception = ExceptionWithTraceback(exception, self.traceback)
 
     @property

@@ -366,8 +366,8 @@ class ClaimLost(CeleryError):
 
     def __str__(self) -> str:
         return (
-            f"task {self.task_id}: expected its message to be owned by {self.owner!r}, but another runtime took it "
-            "over; its outcome counts, this one was discarded"
+            f"task {self.task_id}: expected its message to be owned by {self.owner!r}, but another runtime "
+            "took it over; its outcome counts, this one was discarded"
         )
 
 

@@ -8,27 +8,30 @@ from typing import Any, ClassVar
 
 __all__ = ("CallableTask", "CallableSignature")
 
+#: Said this way because signatures have a property named `type`.
+_Class = type
 
-class _AbstractClass(metaclass=ABCMeta):
+
+class _AbstractClass(metaclass=ABCMeta):  # noqa: B024 - its methods are about subclasses
     """A class whose subclasses are all that have certain attributes."""
 
     __required_attributes__: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def _subclasshook_using(cls, parent: type, C: type) -> Any:
+    def _subclasshook_using(cls, parent: _Class, C: _Class) -> Any:
         has_all = cls is parent and all(
             any(attr in base.__dict__ for base in C.__mro__) for attr in cls.__required_attributes__
         )
         return has_all or NotImplemented
 
     @classmethod
-    def register(cls, other: type) -> type:
+    def register(cls, other: _Class) -> _Class:
         """Count `other` as a subclass; gives it back, so it is a decorator."""
         ABCMeta.register(cls, other)
         return other
 
 
-class CallableTask(_AbstractClass, Callable):  # type: ignore[misc]
+class CallableTask(_AbstractClass, Callable):  # type: ignore[misc,type-arg]
     """Something that can be called later."""
 
     __required_attributes__ = frozenset({"delay", "apply_async", "apply"})
@@ -46,7 +49,7 @@ class CallableTask(_AbstractClass, Callable):  # type: ignore[misc]
         """Run it here and now."""
 
     @classmethod
-    def __subclasshook__(cls, C: type) -> Any:
+    def __subclasshook__(cls, C: _Class) -> Any:
         return cls._subclasshook_using(CallableTask, C)
 
 
@@ -146,5 +149,5 @@ class CallableSignature(CallableTask):
         """Run it and wait."""
 
     @classmethod
-    def __subclasshook__(cls, C: type) -> Any:
+    def __subclasshook__(cls, C: _Class) -> Any:
         return cls._subclasshook_using(CallableSignature, C)

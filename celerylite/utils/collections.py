@@ -34,7 +34,7 @@ __all__ = (
 
 def force_mapping(m: Any) -> Any:
     """A mapping as it is; any other object as a mapping of its attributes."""
-    # Django's settings are lazy objects; looked up among loaded modules, so that Django is not loaded for this.
+    # Django's settings are lazy objects. Looked up among the loaded modules, so as not to load Django.
     django = sys.modules.get("django.utils.functional")
     if django is not None and isinstance(m, django.LazyObject):
         m = m._wrapped
@@ -66,7 +66,7 @@ class AttributeDictMixin:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {k!r}") from None
 
     def __setattr__(self, key: str, value: Any) -> None:
-        self[key] = value  # type: ignore[index]
+        self[key] = value
 
 
 class AttributeDict(dict[Any, Any], AttributeDictMixin):
@@ -493,6 +493,9 @@ def _rounds(limit: int) -> range:
     return range(limit)
 
 
+_Deque = deque[Any]
+
+
 class Messagebuffer(Evictable):
     """A queue that drops its oldest beyond `maxsize`. Iterating takes out."""
 
@@ -500,7 +503,7 @@ class Messagebuffer(Evictable):
         self, maxsize: int | None, iterable: Iterable[Any] | None = None, deque: Any = deque
     ) -> None:
         self.maxsize = maxsize
-        self.data = deque(iterable or [])
+        self.data: _Deque = deque(iterable or [])
 
     def put(self, item: Any) -> None:
         """Add one."""

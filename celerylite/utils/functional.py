@@ -50,7 +50,7 @@ class DummyContext:
         return None
 
 
-class mlazy(lazy):  # type: ignore[misc]
+class mlazy(lazy):
     """A value that is computed at the first use and kept."""
 
     #: Is it computed?
@@ -60,7 +60,7 @@ class mlazy(lazy):  # type: ignore[misc]
     def evaluate(self) -> Any:
         """The value."""
         if not self.evaluated:
-            self._value = super().evaluate()
+            self._value = super().evaluate()  # type: ignore[no-untyped-call]
             self.evaluated = True
         return self._value
 
@@ -83,7 +83,7 @@ def first(predicate: Callable[[Any], Any] | None, it: Iterable[Any]) -> Any:
 def firstmethod(method: str, on_call: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """A function that asks objects (or `lazy` ones) in turn for `method` until one answers something.
 
-    `on_call(bound_method, *args, **kwargs)` does the call if given. Objects without the method are passed over.
+    `on_call(bound_method, *args, **kwargs)` does the call, if given. Objects without the method are skipped.
     """
 
     def ask(it: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +130,7 @@ def _seen_once(it: Iterable[T]) -> Iterator[T]:
 
 def lookahead(it: Iterable[T]) -> Iterator[tuple[T, T | None]]:
     """Each item with the one after it; the last with None."""
-    return pairwise(chain(it, [None]))  # type: ignore[arg-type, list-item]
+    return pairwise(chain(it, [None]))  # type: ignore[list-item]
 
 
 def regen(it: Any) -> Any:
@@ -157,7 +157,9 @@ class _regen(UserList, list):  # type: ignore[type-arg, misc]
         if self.__done:
             return False
         if self.__iterator is None:
-            self.__iterator = iter(self.__source)
+            iterator = iter(self.__source)
+            # The source may have read this very list while it made the iterator.
+            self.__iterator = self.__iterator or iterator
         try:
             item = next(self.__iterator)
         except StopIteration:
@@ -183,9 +185,9 @@ class _regen(UserList, list):  # type: ignore[type-arg, misc]
         index, pulled = 0, False
         while True:
             if index >= len(self.__consumed):
-                if not self.__pull():
+                pulled = self.__pull()
+                if index >= len(self.__consumed):
                     return
-                pulled = True
             failure = self.__look_ahead(index) if pulled else None
             yield self.__consumed[index]
             if failure is not None:
@@ -208,14 +210,15 @@ class _regen(UserList, list):  # type: ignore[type-arg, misc]
         index = operator.index(index)
         if index < 0:
             return self.data[index]
+        pulled = False
         while len(self.__consumed) <= index and self.__pull():
-            pass
-        if index == len(self.__consumed) - 1:
+            pulled = True
+        if pulled:
             self.__look_ahead(index)
         return self.__consumed[index]
 
     def __bool__(self) -> bool:
-        return bool(self.__consumed) or any(True for _ in self)
+        return bool(self.__consumed) or self.__pull()
 
     def __length_hint__(self) -> int:
         return operator.length_hint(self.__iterator if self.__iterator is not None else self.__source)
@@ -234,8 +237,8 @@ class _regen(UserList, list):  # type: ignore[type-arg, misc]
 def head_from_fun(fun: Callable[..., Any], bound: bool = False) -> Callable[..., Any]:
     """A function with the arguments of `fun` that does nothing.
 
-    Calling it checks arguments with Python's own speed and Python's own TypeError. With `bound` the first argument
-    is given already: the task itself.
+    Calling it checks arguments with Python's own speed and Python's own TypeError. With `bound` the first
+    argument is given already: the task itself.
     """
     name = getattr(fun, "__name__", "")
     if not _has_own_signature(fun):

@@ -110,7 +110,10 @@ def module_file(module: Any) -> str:
 
 
 def gen_task_name(app: Any, name: str, module_name: str | None) -> str:
-    """The name of a task that has none: module and function. For a script it is `app.main` in place of the module."""
+    """The name of a task that has none: module and function.
+
+    For a script it is `app.main` in place of the module.
+    """
     module_name = module_name or "__main__"
     module = sys.modules.get(module_name)
     if module is not None:

@@ -94,7 +94,10 @@ worker_logger = get_logger("celery.worker")
 
 
 def get_task_logger(name: str) -> logging.Logger:
-    """A logger for a module of tasks: its records carry the task's name and id. Raises RuntimeError for `celery`."""
+    """A logger for a module of tasks: its records carry the task's name and id.
+
+    Raises RuntimeError for `celery`.
+    """
     if name in RESERVED_LOGGER_NAMES:
         raise RuntimeError(f"Logger name {name!r} is reserved!")
     return _under(task_logger, get_logger(name))

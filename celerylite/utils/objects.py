@@ -56,7 +56,7 @@ class FallbackContext:
     def __exit__(self, *exc_info: Any) -> Any:
         return None if self._context is None else self._context.__exit__(*exc_info)
 
-    __class_getitem__ = classmethod(types.GenericAlias)
+    __class_getitem__: Any = classmethod(types.GenericAlias)
 
 
 class getitem_property:

@@ -29,8 +29,8 @@ class _FullError(Exception):
 def saferepr(o: Any, maxlen: int | None = None, maxlevels: int = 3, seen: set[int] | None = None) -> str:
     """Like `repr`, about `maxlen` characters long: what is left out is `...`, and brackets are closed.
 
-    Containers deeper than `maxlevels` (0: no limit) and those that contain themselves are cut. Never raises. Give a
-    `maxlen`: without it a large object is walked through as a whole.
+    Containers deeper than `maxlevels` (0: no limit) and those that contain themselves are cut. Never raises.
+    Give a `maxlen`: without it a large object is walked through as a whole.
     """
     if type(o) in _EMPTY and not o:
         return _EMPTY[type(o)]

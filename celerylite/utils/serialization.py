@@ -65,7 +65,7 @@ def find_pickleable_exception(
     loads: Callable[[Any], Any] = pickle.loads,
     dumps: Callable[[Any], Any] = pickle.dumps,
 ) -> BaseException | None:
-    """The same exception as an instance of the nearest parent class that can be pickled; None if there is none."""
+    """The exception as an instance of the nearest parent class that can be pickled; None if there is none."""
     for parent in itermro(type(exc), unwanted_base_classes):
         try:
             candidate: BaseException = parent(*getattr(exc, "args", ()))
@@ -161,7 +161,10 @@ def b64decode(s: str | bytes) -> bytes:
 
 
 def strtobool(term: Any, table: Mapping[str, bool] | None = None) -> Any:
-    """A bool from yes/no, true/false, on/off or 1/0; what is no text as it is. Raises TypeError for other text."""
+    """A bool from yes/no, true/false, on/off or 1/0; what is no text as it is.
+
+    Raises TypeError for other text.
+    """
     if not isinstance(term, str):
         return term
     try:
@@ -190,8 +193,8 @@ def jsonify(
 ) -> Any:
     """The object made of what JSON knows.
 
-    Keys that `keyfilter` refuses are left out. What is unknown goes through `unknown_type_filter`; raises ValueError
-    where there is none.
+    Keys that `keyfilter` refuses are left out. What is unknown goes through `unknown_type_filter`; raises
+    ValueError where there is none.
     """
 
     def convert(value: Any, key: Any = key) -> Any:

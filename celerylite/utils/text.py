@@ -126,7 +126,10 @@ def simple_format(
     pattern: re.Pattern[str] = RE_FORMAT,
     expand: str = r"\1",
 ) -> str:
-    """The text with `%x` replaced by `keys['x']`, which may be a function. Raises ValueError for one not in `keys`."""
+    """The text with `%x` replaced by `keys['x']`, which may be a function.
+
+    Raises ValueError for one not in `keys`.
+    """
     if not s:
         return s
     known = {"%": "%", **keys}

@@ -7,11 +7,12 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import TIMEOUT_MAX as THREAD_TIMEOUT_MAX
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from celerylite.local import Proxy
@@ -31,8 +32,8 @@ T = TypeVar("T")
 class LocalStack(Generic[T]):
     """A stack of which every thread and every coroutine sees its own.
 
-    It holds an immutable tuple in a context variable: a coroutine starts with what its creator had, and what it
-    pushes is not seen by anybody else.
+    It holds an immutable tuple in a context variable: a coroutine starts with what its creator had, and what
+    it pushes is not seen by anybody else.
     """
 
     def __init__(self) -> None:
@@ -84,14 +85,17 @@ class LocalStack(Generic[T]):
 _LocalStack = _FastLocalStack = LocalStack
 
 
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
 class Local:
     """Attributes of which every thread and every coroutine sees its own."""
 
     __slots__ = ("_values",)
-    _values: ContextVar[dict[str, Any]]
+    _values: ContextVar[Mapping[str, Any]]
 
     def __init__(self) -> None:
-        object.__setattr__(self, "_values", ContextVar("Local", default={}))
+        object.__setattr__(self, "_values", ContextVar("Local", default=_EMPTY))
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(self._values.get().items())
@@ -151,7 +155,10 @@ class LocalManager:
 
 
 class bgThread(threading.Thread):
-    """A daemon thread that calls `body()` again and again until `stop()`. One that crashes ends the process."""
+    """A daemon thread that calls `body()` again and again until `stop()`.
+
+    One that crashes ends the process.
+    """
 
     def __init__(self, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name or type(self).__name__, daemon=True, **kwargs)

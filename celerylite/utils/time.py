@@ -63,7 +63,7 @@ YEARMONTHS = {name: index for index, name in enumerate(MONTHNAMES, 1)}
 RATE_MODIFIER_MAP: dict[str, Callable[[float], float]] = {
     "s": lambda n: n,
     "m": lambda n: n / 60.0,
-    "h": lambda n: n / 3600.0,
+    "h": lambda n: n / 60.0 / 60.0,
 }
 
 #: Name and seconds, longest first.
@@ -102,7 +102,7 @@ class LocalTimezone(tzinfo):
         return _time.tzname[self._isdst(dt)]
 
     def fromutc(self, dt: datetime) -> datetime:
-        """The moment with a fixed offset, because this zone cannot tell the two halves of a repeated hour apart."""
+        """The moment with a fixed offset, because this zone cannot tell the halves of a repeated hour apart."""
         offset = timedelta(minutes=self.utcoffset(dt) // _MINUTE)
         tz = self._offset_cache.setdefault(offset, _fixed_offset(offset))
         return tz.fromutc(dt.replace(tzinfo=tz))
@@ -139,12 +139,12 @@ class _Zone:
         """The zone of this name; a zone as it is."""
         return ZoneInfo(zone) if isinstance(zone, str) else zone
 
-    @cached_property  # type: ignore[untyped-decorator]
+    @cached_property
     def local(self) -> tzinfo:
         """The zone of this machine."""
         return _machine_zone() or LocalTimezone()
 
-    @cached_property  # type: ignore[untyped-decorator]
+    @cached_property
     def utc(self) -> tzinfo:
         """UTC, by name."""
         return self.get_timezone("UTC")
@@ -187,7 +187,7 @@ def maybe_timedelta(delta: Any) -> Any:
 
 
 def delta_resolution(dt: datetime, delta: timedelta) -> datetime:
-    """The moment rounded down to the day, hour or minute: the largest of them that the span has at least once."""
+    """The moment rounded down to the day, hour or minute: the largest that the span has at least once."""
     if delta >= _DAY:
         kept = 3
     elif delta >= _HOUR:
@@ -209,8 +209,8 @@ def remaining(
 ) -> timedelta:
     """How much real time is left until `ends_in` after `start`; negative when it is over.
 
-    With `relative` the end is the last full day, hour or minute before that (see `delta_resolution`), but never
-    `start` itself or earlier. Whole days are counted by the calendar, shorter spans by elapsed time.
+    With `relative` the end is the last full day, hour or minute before that (see `delta_resolution`), but
+    never `start` itself or earlier. Whole days are counted by the calendar, shorter spans by elapsed time.
     """
     now = now or _clock.utcnow()
     # In UTC, because Python subtracts wall clocks of equal zones, which is wrong across a change of offset.
@@ -331,7 +331,7 @@ def _knows_folds(tz: tzinfo) -> bool:
 
 
 def _is_ambiguous(dt: datetime, tz: tzinfo) -> bool:
-    """Does its offset depend on its fold? So it is for times that come twice and for those that do not come."""
+    """Does its offset depend on its fold? So it is for times that come twice and those that do not come."""
     if not _knows_folds(tz):
         return False
     by_zone = getattr(tz, "is_ambiguous", None)
@@ -346,7 +346,10 @@ def _is_imaginary(dt: datetime, tz: tzinfo) -> bool:
     if not _knows_folds(tz):
         return False
     wall = dt.replace(tzinfo=None)
-    there_and_back = dt.replace(tzinfo=tz).astimezone(UTC).astimezone(tz)
+    try:
+        there_and_back = dt.replace(tzinfo=tz).astimezone(UTC).astimezone(tz)
+    except ValueError:  # a zone of the user's own, without offsets
+        return False
     return there_and_back.replace(tzinfo=None) != wall
 
 
@@ -451,8 +454,8 @@ def adjust_timestamp(ts: float, offset: float, here: Callable[..., float] = utco
 def get_exponential_backoff_interval(
     factor: int, retries: int, maximum: int, full_jitter: bool = False
 ) -> int:
-    """Seconds to wait before the next attempt: `factor * 2 ** retries` up to `maximum`; any less with `full_jitter`."""
-    countdown = min(maximum, factor * (2**retries))
+    """Seconds until the next attempt: `factor * 2 ** retries` up to `maximum`; `full_jitter` takes any less."""
+    countdown: int = min(maximum, factor * (2**retries))
     if full_jitter:
         countdown = random.randrange(countdown + 1)
     return max(0, countdown)

@@ -72,9 +72,9 @@ class Signal:
     def connect(self, *args: Any, **kwargs: Any) -> Any:
         """Call the receiver whenever the signal is sent; directly or as a decorator.
 
-        `sender` limits it to one sender, None means every one. The receiver is held weakly, so a function made
-        in passing must be connected with `weak=False`. The same receiver, or the same `dispatch_uid`, is connected
-        once. With `retry` a receiver that raises is called again until it does not (and is held strongly).
+        `sender` limits it to one sender, None means every one. The receiver is held weakly, so a function
+        made in passing must be connected with `weak=False`. The same receiver, or the same `dispatch_uid`, is
+        connected once. With `retry` a receiver that raises is called again until it does not (and is held strongly).
         Raises ValueError for a receiver that does not take `**kwargs`.
         """
         if args and callable(args[0]):
