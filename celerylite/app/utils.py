@@ -409,7 +409,7 @@ def _maybe_censor(key: Any, value: Any) -> Any:
     if HIDDEN_SETTINGS.search(key):
         return _MASK
     if key.lower() in _BROKER_URLS:
-        return Connection(value).as_uri(mask=_MASK)  # type: ignore[no-untyped-call]
+        return Connection(value).as_uri(mask=_MASK)
     return sanitize_url(value, mask=_MASK) if "backend" in key.lower() else value
 
 
