@@ -1,0 +1,1 @@
+"""Extras for Django projects."""

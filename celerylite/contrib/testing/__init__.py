@@ -1,0 +1,1 @@
+"""What tests of applications use: an app in memory, an embedded worker, helpers to wait with."""

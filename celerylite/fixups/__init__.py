@@ -1,0 +1,1 @@
+"""Adjustments that an app makes for the framework it lives in."""
