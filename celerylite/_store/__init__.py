@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from celerylite._message import Message
 from celerylite._store.processes import machine_id, process_started
+from celerylite.exceptions import ClaimLost
 
 __all__ = (
     "ChordPart",
@@ -53,20 +54,6 @@ class MessageState(IntEnum):
     CLAIMED = 2
     #: Owned and started: if the process dies, whoever rescues it decides what happens.
     RUNNING = 3
-
-
-class ClaimLost(Exception):
-    """The message was taken from this process (it was declared dead): nothing has been written."""
-
-    def __init__(self, task_id: str, row: int) -> None:
-        self.task_id, self.row = task_id, row
-        super().__init__(
-            f"expected task {task_id} (message {row}) to be claimed by this process, got a claim that "
-            f"another process took over or that was purged: its outcome is discarded"
-        )
-
-    def __reduce__(self) -> tuple[type[ClaimLost], tuple[str, int]]:
-        return type(self), (self.task_id, self.row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,96 @@
+"""Chords in SQL: a counter per chord and a row per finished part. Runs in a given transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from celerylite import _clock
+from celerylite._store import ChordPart
+from celerylite._store.dialect import Dialect
+from celerylite._store.engine import Statement, Transaction
+from celerylite._store.schema import Tables
+
+__all__ = ("Chords",)
+
+
+class Chords:
+    """Counts parts: the same work for the thousandth as for the first."""
+
+    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+        chords, parts = tables.chords, tables.chord_parts
+        group: sa.BindParameter[str] = sa.bindparam("group")
+        self._open = Statement(
+            lambda: dialect.insert_ignore(chords, ["group_id", "size", "done", "body", "created_at"])
+        )
+        self._add = Statement(
+            lambda: dialect.insert_ignore(parts, ["group_id", "task_id", "part", "state", "result"])
+        )
+        self._count = Statement(
+            lambda: (
+                chords.update()
+                .where(chords.c.group_id == group, chords.c.closed_at.is_(None))
+                .values(done=chords.c.done + 1)
+            )
+        )
+        self._progress = Statement(
+            lambda: sa.select(chords.c.done, chords.c.size).where(chords.c.group_id == group)
+        )
+        self._close = Statement(
+            lambda: chords.update().where(chords.c.group_id == group).values(closed_at=sa.bindparam("now"))
+        )
+        self._drop_parts = Statement(lambda: parts.delete().where(parts.c.group_id == group))
+        self._parts = Statement(
+            lambda: (
+                sa.select(
+                    parts.c.part, parts.c.task_id, parts.c.state, parts.c.result, chords.c.size, chords.c.body
+                )
+                .join_from(parts, chords, parts.c.group_id == chords.c.group_id)
+                .where(parts.c.group_id == group)
+                .order_by(parts.c.part, parts.c.task_id)
+            )
+        )
+
+    def add(self, tx: Transaction, part: ChordPart) -> bool:
+        """Count a part, once per task; whether it was the last one."""
+        # The order matters: whoever inserts the part waits, on its key, for another transaction that
+        # has just done so, and the counter's row is locked only by those who really count.
+        tx.run(
+            self._open,
+            group_id=part.group_id,
+            size=part.size,
+            done=0,
+            body=part.body,
+            created_at=_clock.time(),
+        )
+        added = tx.run(
+            self._add,
+            group_id=part.group_id,
+            task_id=part.task_id,
+            part=part.index,
+            state=part.state,
+            result=part.result,
+        )
+        if not added:
+            return False
+        if not tx.run(self._count, group=part.group_id):
+            # The body has gone out: a part that settles again must not begin a second chord.
+            tx.run(self._drop_parts, group=part.group_id)
+            return False
+        done, size = tx.rows(self._progress, group=part.group_id)[0]
+        return bool(done == size)
+
+    def close(self, tx: Transaction, group_id: str) -> None:
+        """Drop the parts; the chord's own row stays, closed, until it is pruned."""
+        tx.run(self._close, group=group_id, now=_clock.time())
+        tx.run(self._drop_parts, group=group_id)
+
+    def parts(self, tx: Transaction, group_id: str) -> list[ChordPart]:
+        rows: list[Any] = tx.rows(self._parts, group=group_id)
+        return [
+            ChordPart(
+                group_id=group_id, index=part, task_id=task, state=state, result=result, size=size, body=body
+            )
+            for part, task, state, result, size, body in rows
+        ]

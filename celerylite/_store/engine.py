@@ -1,0 +1,503 @@
+"""The database under the store: connections, transactions, and statements compiled once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from kombu.exceptions import OperationalError
+from sqlalchemy.pool import NullPool
+
+from celerylite import _clock
+from celerylite._store import schema
+from celerylite._store.dialect import Dialect
+from celerylite.exceptions import ImproperlyConfigured
+
+__all__ = ("Changes", "Database", "Statement", "Transaction", "chunks", "payloads")
+
+T = TypeVar("T")
+#: A database answers in real time, whatever clock a test has put in place.
+_real = _clock.Clock()
+logger = logging.getLogger("celery.store")
+
+#: Where each database's differences are; loaded with its driver when it is used.
+_DIALECTS = {
+    "sqlite": ("celerylite._store.sqlite", "SQLite", ""),
+    "postgresql": ("celerylite._store.postgresql", "PostgreSQL", "postgresql"),
+    "mysql": ("celerylite._store.mysql", "MySQL", "mysql"),
+    "mariadb": ("celerylite._store.mysql", "MySQL", "mysql"),
+}
+
+#: Where SQLAlchemy leaves room for the values of `IN`.
+_IN = re.compile(r"__\[POSTCOMPILE_(\w+?)(?:~~.*?)?\]")
+
+#: Idle connections kept for the next reader.
+_KEEP = 8
+
+#: Connections of a parent process. Closing them here would speak on the parent's sockets and remove
+#: its SQLite write-ahead log, so they are kept from being collected.
+_abandoned: list[Any] = []
+
+
+class Statement:
+    """One SQL statement, compiled by SQLAlchemy at its first use and then run on the raw cursor.
+
+    Compiling costs some 200 us and SQLAlchemy's execution some 50 us, a bare INSERT of SQLite 10 us.
+    """
+
+    __slots__ = ("_build", "_fixed", "_named", "_names", "_processors", "_results", "sql")
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+        self.sql: str | None = None
+
+    def compile(self, dialect: sa.Dialect) -> None:
+        construct = self._build()
+        compiled = construct.compile(dialect=dialect)
+        self._named = not compiled.positional
+        #: Values that are part of the statement.
+        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        self._names = tuple(compiled.positiontup or ())
+        self._processors = [
+            (name, processor)
+            for name, bind in compiled.binds.items()
+            if isinstance(bind.type, sa.DateTime)
+            and (processor := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+        ]
+        columns = construct.selected_columns if isinstance(construct, sa.Select) else ()
+        self._results = [
+            (index, processor)
+            for index, column in enumerate(columns)
+            if isinstance(column.type, sa.DateTime)
+            and (processor := column.type.dialect_impl(dialect).result_processor(dialect, None)) is not None
+        ]
+        self.sql = compiled.string
+
+    def bind(self, parameters: Mapping[str, Any]) -> Any:
+        """The parameters as the driver wants them."""
+        if self._fixed:
+            parameters = {**self._fixed, **parameters}
+        if self._processors:
+            parameters = dict(parameters)
+            for name, processor in self._processors:
+                parameters[name] = processor(parameters[name])
+        if self._named:
+            return parameters
+        return [parameters[name] for name in self._names]
+
+    def expand(self, parameters: Mapping[str, Any]) -> tuple[str, Any]:
+        """SQL and parameters of a statement with `IN`, whose lists are one bind per value."""
+        if self._fixed:
+            parameters = {**self._fixed, **parameters}
+        lists = {name: value for name, value in parameters.items() if isinstance(value, list)}
+        if not lists:
+            return self.sql or "", self.bind(parameters)
+        if self._named:
+            named = {f"{name}_{i}": each for name, values in lists.items() for i, each in enumerate(values)}
+            sql = _IN.sub(
+                lambda m: ", ".join(f"%({m[1]}_{i})s" for i in range(len(lists[m[1]]))), self.sql or ""
+            )
+            return sql, {**self.bind(parameters), **named}
+        mark = "?" if "?" in (self.sql or "") or "%s" not in (self.sql or "") else "%s"
+        sql = _IN.sub(lambda m: ", ".join([mark] * len(lists[m[1]])), self.sql or "")
+        flat: list[Any] = []
+        for name in self._names:
+            flat.extend(lists[name]) if name in lists else flat.append(parameters[name])
+        return sql, flat
+
+    def convert(self, rows: list[Any]) -> list[Any]:
+        """Rows with the values of SQLAlchemy's types."""
+        if not self._results:
+            return rows
+        converted = [list(row) for row in rows]
+        for row in converted:
+            for index, processor in self._results:
+                row[index] = processor(row[index])
+        return converted
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a transaction changed that somebody may wait for."""
+
+    #: Messages became READY (or are due soon).
+    messages: bool = False
+    letters: bool = False
+    results: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return self.messages or self.letters or bool(self.results)
+
+    def add(self, other: Changes) -> None:
+        self.messages = self.messages or other.messages
+        self.letters = self.letters or other.letters
+        self.results |= other.results
+
+
+class Transaction:
+    """Statements on one connection. Used by one thread at a time."""
+
+    def __init__(self, database: Database, connection: Any) -> None:
+        self.database = database
+        self.connection = connection
+        self.cursor = connection.cursor()
+        self.changes = Changes()
+
+    def run(self, statement: Statement, **parameters: Any) -> int:
+        """Execute; the number of rows it touched."""
+        if statement.sql is None:
+            statement.compile(self.database.engine.dialect)
+        self.execute_text(*statement.expand(parameters))
+        return int(self.cursor.rowcount)
+
+    def run_many(self, statement: Statement, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Execute for each of the parameters, in as few round trips as the driver can."""
+        if statement.sql is None:
+            statement.compile(self.database.engine.dialect)
+        if self.database.on_statement is not None:
+            self.database.on_statement(statement.sql or "")
+        self.cursor.executemany(statement.sql, [statement.bind(each) for each in parameters])
+
+    def insert(self, statement: Statement, parameters: Mapping[str, Any]) -> int:
+        """Insert one row; its id."""
+        if statement.sql is None:
+            statement.compile(self.database.engine.dialect)
+        self.execute_text(statement.sql or "", statement.bind(parameters))
+        return self.database.dialect.last_id(self.cursor)
+
+    def rows(self, statement: Statement, **parameters: Any) -> list[Any]:
+        self.run(statement, **parameters)
+        return statement.convert(list(self.cursor.fetchall()))
+
+    def one(self, statement: Statement, **parameters: Any) -> Any | None:
+        rows = self.rows(statement, **parameters)
+        return rows[0] if rows else None
+
+    def scalar(self, statement: Statement, **parameters: Any) -> Any:
+        row = self.one(statement, **parameters)
+        return None if row is None else row[0]
+
+    def execute_text(self, sql: str, parameters: Any = ()) -> None:
+        # The seam for tests: what it raises happens between two statements.
+        if self.database.on_statement is not None:
+            self.database.on_statement(sql)
+        self.cursor.execute(sql, parameters)
+
+
+class Database:
+    """Connections to one database, and transactions on them. Thread-safe, fork-safe."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        durability: str = "normal",
+        patience_s: float = 4.0,
+        engine_options: Mapping[str, Any] | None = None,
+        engine_callback: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if durability not in ("normal", "full"):
+            raise ImproperlyConfigured(f"durability: expected 'normal' or 'full', got {durability!r}")
+        parsed = _parse(url)
+        self.dialect = _load_dialect(parsed.get_backend_name())
+        self.url = self.dialect.url(parsed)
+        self.durability = durability
+        self.patience_s = patience_s
+        #: Everything goes through one connection: the database vanishes with it.
+        self.memory = self.dialect.in_memory(self.url)
+        #: Called with the SQL before each statement; tests raise in it.
+        self.on_statement: Callable[[str], None] | None = None
+        options = _usable(engine_options or {})
+        options.update(self.dialect.engine_options(self.url))
+        options.setdefault("poolclass", NullPool)
+        # AUTOCOMMIT: we say BEGIN ourselves, in the words each database needs.
+        self.engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", **options)
+        if engine_callback is not None:
+            engine_callback(self.engine)
+        self._operational: type[Exception] = self.engine.dialect.loaded_dbapi.OperationalError
+        self._idle: list[Any] = []
+        self._writer: Any = None
+        self._data_version: int | None = None
+        #: Tells our own notifications from those of others.
+        self.uid = os.urandom(6).hex()
+        #: Guards `_writer` where there is only one; see `Writer`.
+        self.shared = threading.RLock()
+        self.closed = False
+
+    # -- transactions -------------------------------------------------------------------------------
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in one transaction, again and again while locks or a lost connection prevent it.
+
+        Raises kombu's OperationalError after `patience_s` seconds. Other errors pass at once; whatever
+        is raised, nothing was written.
+        """
+        return self._persist(lambda: self._write_once(work))
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` on a connection that commits each statement by itself. Retries as `write` does."""
+        if self.memory:
+            return self._persist(lambda: self._read_shared(work))
+        return self._persist(lambda: self._read_once(work))
+
+    def _write_once(self, work: Callable[[Transaction], T]) -> T:
+        with self.shared if self.memory else nullcontext():
+            connection = self._take_writer()
+            try:
+                result = self._commit(connection, work)
+            except BaseException as error:
+                self._undo(connection, error)
+                raise
+            self._put_writer(connection)
+            return result
+
+    def _commit(self, connection: Any, work: Callable[[Transaction], T]) -> T:
+        tx = Transaction(self, connection)
+        tx.cursor.execute(self.dialect.begin)
+        result = work(tx)
+        if tx.changes and self.dialect.notifies:
+            self.dialect.notify(tx, payloads(tx.changes, self.uid))
+        tx.cursor.execute("COMMIT")
+        tx.cursor.close()
+        return result
+
+    def _read_once(self, work: Callable[[Transaction], T]) -> T:
+        connection = self.take()
+        try:
+            tx = Transaction(self, connection)
+            result = work(tx)
+            tx.cursor.close()
+        except BaseException:
+            self.discard(connection)
+            raise
+        self.put(connection)
+        return result
+
+    def _read_shared(self, work: Callable[[Transaction], T]) -> T:
+        with self.shared:
+            tx = Transaction(self, self.take())
+            try:
+                return work(tx)
+            finally:
+                tx.cursor.close()
+
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        deadline = _real.monotonic() + self.patience_s
+        pause = threading.Event()
+        pause_s = 0.005
+        while True:
+            try:
+                return attempt()
+            except Exception as error:
+                if not self._worth_another(error):
+                    if isinstance(_driver_error(error), self._operational):
+                        raise self.unreachable(error) from error
+                    raise
+                if _real.monotonic() + pause_s >= deadline:
+                    raise self.unreachable(error) from error
+            pause.wait(pause_s)
+            pause_s = min(pause_s * 2, 0.5)
+
+    def _worth_another(self, error: BaseException) -> bool:
+        cause = _driver_error(error)
+        return self.dialect.is_transient(cause) or self.dialect.is_disconnect(cause)
+
+    def unreachable(self, error: BaseException) -> OperationalError:
+        """kombu's error for what publishing raises, as in Celery."""
+        where = self.engine.url.render_as_string(hide_password=True)
+        return OperationalError(
+            f"database {where}: expected it to answer within {self.patience_s:g} s, got {error}; "
+            "check that it runs and is not locked, then try again"
+        )
+
+    # -- connections --------------------------------------------------------------------------------
+
+    def take(self) -> Any:
+        """A connection for the caller alone (in memory: the one there is, guarded by `shared`)."""
+        if self.memory:
+            return self._take_writer()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()
+
+    def put(self, connection: Any) -> None:
+        """Hand back a connection that is in no transaction."""
+        if self.memory:
+            return
+        if self.closed or len(self._idle) >= _KEEP:
+            self.discard(connection)
+        else:
+            self._idle.append(connection)
+
+    def discard(self, connection: Any) -> None:
+        if self.memory:
+            return  # the database would go with it
+        if connection is self._writer:
+            self._writer = None
+        with suppress(Exception):
+            connection.close()
+
+    def _take_writer(self) -> Any:
+        # SQLite keeps one for writing: what it sees change was changed by others (`changed_elsewhere`).
+        if not self.dialect.single_writer:
+            return self.take()
+        if self._writer is None:
+            self._writer = self._connect()
+        return self._writer
+
+    def _put_writer(self, connection: Any) -> None:
+        if connection is not self._writer:
+            self.put(connection)
+
+    def changed_elsewhere(self) -> bool:
+        """SQLite: whether another connection has committed since the last call. Only for who leads."""
+        cursor = self._take_writer().cursor()
+        version = cursor.execute("PRAGMA data_version").fetchone()[0]
+        cursor.close()
+        changed = self._data_version not in (None, version)
+        self._data_version = version
+        return changed
+
+    def _connect(self) -> Any:
+        if self.closed:
+            raise OperationalError("the store is closed: expected no more calls; open a new one")
+        proxied = self.engine.raw_connection()
+        connection = proxied.driver_connection
+        # From here on it is ours: SQLAlchemy's pool would reset it at each return, a round trip on MySQL.
+        if not self.memory:
+            proxied.detach()
+        self.dialect.on_connect(connection, self.durability, self.patience_s)
+        return _Kept(proxied, connection)
+
+    def _undo(self, connection: Any, error: BaseException) -> None:
+        try:
+            cursor = connection.cursor()
+            cursor.execute("ROLLBACK")
+            cursor.close()
+        except Exception:
+            self.discard(connection)
+        else:
+            if self.dialect.is_disconnect(_driver_error(error)):
+                self.discard(connection)
+            else:
+                self._put_writer(connection)
+
+    def prepare(self, tables: schema.Tables) -> None:
+        """Create or migrate the tables, one process at a time."""
+        self._persist(lambda: self._prepare_once(tables))
+
+    def _prepare_once(self, tables: schema.Tables) -> None:
+        with self.engine.connect() as connection:
+            self.dialect.on_connect(connection.connection.driver_connection, self.durability, self.patience_s)
+            self.dialect.lock_schema(connection)
+            try:
+                schema.prepare(connection, tables)
+            except BaseException:
+                with suppress(sa.exc.DBAPIError):
+                    self.dialect.unlock_schema(connection, True)
+                raise
+            self.dialect.unlock_schema(connection, False)
+
+    def close(self) -> None:
+        self.closed = True
+        while self._idle:
+            self.discard(self._idle.pop())
+        if self._writer is not None:
+            with suppress(Exception):
+                self._writer.close()
+            self._writer = None
+        self.engine.dispose()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone and begin without any."""
+        if not self.memory:
+            _abandoned.extend([*self._idle, self._writer])
+            self._idle, self._writer = [], None
+            self.engine.dispose(close=False)
+        self.shared = threading.RLock()
+        self._data_version = None
+        self.uid = os.urandom(6).hex()
+
+
+class _Kept:
+    """A raw connection, and what keeps SQLAlchemy from collecting it."""
+
+    __slots__ = ("_proxied", "close", "connection", "cursor")
+
+    def __init__(self, proxied: Any, connection: Any) -> None:
+        self._proxied = proxied
+        self.connection = connection
+        self.cursor = connection.cursor
+        self.close = connection.close
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    return error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+
+
+def payloads(changes: Changes, sender: str = "") -> dict[str, str]:
+    """What listeners are told, at most 8000 bytes each: sender, kind, and the ids of results."""
+    found = {}
+    if changes.messages:
+        found["messages"] = f"{sender}:m:"
+    if changes.letters:
+        found["letters"] = f"{sender}:l:"
+    if changes.results:
+        ids = json.dumps(sorted(changes.results))
+        # "*" makes every watcher look.
+        found["results"] = f"{sender}:r:{ids if len(ids) < 7500 else '*'}"
+    return found
+
+
+def _parse(url: str) -> sa.URL:
+    text = url.removeprefix("db+")
+    try:
+        parsed = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"database: expected a URL such as 'sqlite:///jobs.db', got {url!r}; correct result_backend"
+        ) from error
+    if parsed.get_backend_name() not in _DIALECTS:
+        raise ImproperlyConfigured(
+            f"database: expected one of {', '.join(_DIALECTS)}, got {parsed.get_backend_name()!r} "
+            f"in {parsed.render_as_string()!r}; correct result_backend"
+        )
+    return parsed
+
+
+def _load_dialect(name: str) -> Dialect:
+    # The one place that loads a driver: each is an extra that may not be installed.
+    module, class_name, extra = _DIALECTS[name]
+    try:
+        dialect: Dialect = getattr(import_module(module), class_name)()
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"database {name}: expected its driver to be installed, got {error}; "
+            f"run: pip install 'celerylite[{extra}]'"
+        ) from error
+    return dialect
+
+
+def _usable(options: Mapping[str, Any]) -> dict[str, Any]:
+    # As Celery: what belongs to a connection pool has no meaning with NullPool.
+    refused = {"max_overflow", "echo_pool", "isolation_level"}
+    return {
+        name: value for name, value in options.items() if not name.startswith("pool") and name not in refused
+    }
+
+
+def chunks(values: Iterable[T], size: int) -> Iterable[list[T]]:
+    """Lists of at most `size` values."""
+    rest = list(values)
+    for start in range(0, len(rest), size):
+        yield rest[start : start + size]

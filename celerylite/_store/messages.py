@@ -1,0 +1,446 @@
+"""Messages in SQL: inserted, promoted, claimed, begun, removed. Each function runs in a given transaction."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from kombu.utils import json as kombu_json
+
+from celerylite import _clock
+from celerylite._message import Message
+from celerylite._store import Claimed, CorruptRow, Delivery, MessageState, Outgoing, Waiting
+from celerylite._store.dialect import Dialect
+from celerylite._store.engine import Statement, Transaction, chunks
+from celerylite._store.schema import Tables
+
+__all__ = ("Messages", "new_token", "token_owner")
+
+#: How many come due in one transaction: a million at once must not stop everybody for seconds.
+_PROMOTE = 1000
+#: Values in one IN; SQLite before 3.32 allows 999.
+_MANY = 500
+
+# In the SQL as numbers, not as binds: only then do the partial indexes apply.
+_STATES: list[sa.ColumnClause[int]] = [sa.literal_column(str(int(state))) for state in MessageState]
+_SCHEDULED, _READY, _CLAIMED, _RUNNING = _STATES
+
+_encode = json.JSONEncoder().encode
+
+
+class Messages:
+    """The table of messages."""
+
+    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.table = tables.messages
+        self._statements()
+
+    def _statements(self) -> None:
+        table, c = self.table, self.table.c
+        columns = [column.name for column in c if column.name != "id"]
+        bind = sa.bindparam
+        self.columns = columns
+        ids = c.id.in_(bind("ids", expanding=True))
+        ours = sa.and_(ids, c.token == bind("held"))
+        free = {"owner": sa.null(), "token": sa.null()}
+
+        def insert() -> Any:
+            statement = sa.insert(table).values({name: bind(name) for name in columns})
+            return statement.returning(c.id) if self.dialect.insert_returns_id else statement.inline()
+
+        self._insert = Statement(insert)
+        self._insert_many = Statement(lambda: sa.insert(table).values({n: bind(n) for n in columns}).inline())
+        due = sa.select(c.id).where(c.state == _SCHEDULED, c.due_at <= bind("now")).order_by(c.due_at)
+        self._due = Statement(lambda: self.dialect.skip_locked(due.limit(_PROMOTE)))
+        self._promote = Statement(
+            lambda: table.update().where(ids, c.state == _SCHEDULED).values(state=_READY)
+        )
+        self._next_due = Statement(lambda: sa.select(sa.func.min(c.due_at)).where(c.state == _SCHEDULED))
+        peek = sa.exists().where(c.state == _READY)
+        soonest = sa.select(sa.func.min(c.due_at)).where(c.state == _SCHEDULED).scalar_subquery()
+        self._peek = Statement(lambda: sa.select(sa.case((peek, 1), else_=0), soonest))
+        self._queue_after = Statement(
+            lambda: (
+                sa.select(c.queue)
+                .where(c.state == _READY, c.queue > bind("after"))
+                .order_by(c.queue)
+                .limit(1)
+            )
+        )
+        ready = sa.select(*self._read()).where(c.state == _READY, c.queue == bind("queue"))
+        self._ready = Statement(
+            lambda: self.dialect.skip_locked(ready.order_by(c.turn, c.id).limit(bind("limit")))
+        )
+        scheduled = sa.select(*self._read()).where(
+            c.state == _SCHEDULED, c.task_id.in_(bind("ids", expanding=True))
+        )
+        self._scheduled = Statement(lambda: self.dialect.skip_locked(scheduled))
+        self._take = Statement(
+            lambda: (
+                table.update()
+                .where(ids)
+                .values(
+                    state=bind("new_state"),
+                    owner=bind("new_owner"),
+                    token=bind("new_token"),
+                    deliveries=c.deliveries + 1,
+                )
+            )
+        )
+        self._begin = Statement(lambda: table.update().where(ours).values(state=_RUNNING))
+        self._held = Statement(lambda: sa.select(c.id).where(ours))
+        self._give_back = Statement(
+            lambda: table.update().where(ours).values(state=_READY, deliveries=c.deliveries - 1, **free)
+        )
+        mine = sa.and_(c.id == bind("row"), c.token == bind("held"))
+        self._remove = Statement(lambda: table.delete().where(mine))
+        self._requeue = Statement(
+            lambda: (
+                table.update().where(mine).values(state=bind("new_state"), due_at=bind("new_due_at"), **free)
+            )
+        )
+        self._drop = Statement(lambda: table.delete().where(ids))
+        self._rescue_statements(free)
+        self._list_statements()
+
+    def _rescue_statements(self, free: dict[str, Any]) -> None:
+        table, c = self.table, self.table.c
+        of_owner = sa.and_(c.owner == sa.bindparam("dead"), c.state > _READY)
+        self._unstarted = Statement(
+            lambda: (
+                table.update()
+                .where(of_owner, c.state == _CLAIMED)
+                .values(state=_READY, deliveries=c.deliveries - 1, **free)
+            )
+        )
+        self._started = Statement(
+            lambda: sa.select(*self._read()).where(of_owner, c.state == _RUNNING).order_by(c.id)
+        )
+        self._transfer = Statement(
+            lambda: (
+                table.update()
+                .where(of_owner, c.state == _RUNNING)
+                .values(owner=sa.bindparam("new_owner"), token=sa.bindparam("new_token"))
+            )
+        )
+        self._owners = Statement(lambda: sa.select(c.owner).where(c.state > _READY).distinct())
+
+    def _list_statements(self) -> None:
+        c = self.table.c
+        limit: sa.BindParameter[int] = sa.bindparam("limit")
+        self._list_ready = Statement(
+            lambda: sa.select(*self._read()).where(c.state == _READY).order_by(c.turn, c.id).limit(limit)
+        )
+        self._list_scheduled = Statement(
+            lambda: (
+                sa.select(*self._read()).where(c.state == _SCHEDULED).order_by(c.due_at, c.id).limit(limit)
+            )
+        )
+        self._lengths = Statement(
+            lambda: sa.select(c.queue, sa.func.count()).where(c.state == _READY).group_by(c.queue)
+        )
+        self._states = Statement(lambda: sa.select(c.state, sa.func.count()).group_by(c.state))
+        oldest = sa.select(c.id).where(sa.or_(c.state == _SCHEDULED, c.state == _READY)).limit(_MANY)
+        queues = c.queue.in_(sa.bindparam("queues", expanding=True))
+        self._purgeable = Statement(lambda: self.dialect.skip_locked(oldest))
+        self._purgeable_of = Statement(lambda: self.dialect.skip_locked(oldest.where(queues)))
+        self._last = Statement(lambda: sa.select(sa.func.max(c.id)))
+
+    def _read(self) -> list[Any]:
+        c = self.table.c
+        return [
+            c.id, c.task_id, c.name, c.queue, c.turn, c.due_at, c.expires_at, c.deliveries,
+            c.content_type, c.content_encoding, c.headers, c.properties, c.body_is_text, c.body, c.state,
+        ]  # fmt: skip
+
+    # -- publishing ---------------------------------------------------------------------------------
+
+    def insert(self, tx: Transaction, outgoing: Sequence[Outgoing]) -> list[Delivery | None]:
+        """Insert all; a Delivery for those with a claim."""
+        now = _clock.time()
+        if len(outgoing) > 1 and not any(each.claim for each in outgoing):
+            tx.run_many(self._insert_many, [row_of(each, now)[0] for each in outgoing])
+            tx.changes.messages = True
+            return [None] * len(outgoing)
+        return [self._insert_one(tx, each, now) for each in outgoing]
+
+    def _insert_one(self, tx: Transaction, outgoing: Outgoing, now: float) -> Delivery | None:
+        values, token = row_of(outgoing, now)
+        row = tx.insert(self._insert, values)
+        if token is None:
+            tx.changes.messages = True
+            return None
+        running = values["state"] == MessageState.RUNNING
+        return Delivery(row=row, token=token, message=outgoing.message, deliveries=1, running=running)
+
+    # -- claiming -----------------------------------------------------------------------------------
+
+    def peek(self, tx: Transaction) -> tuple[bool, float | None]:
+        """Whether something is READY, and when the next SCHEDULED one is due."""
+        ready, next_due = tx.rows(self._peek)[0]
+        return bool(ready), next_due
+
+    def promote(self, tx: Transaction) -> bool:
+        """Make READY what has come due, up to a limit; whether there is more of it."""
+        due = [row[0] for row in tx.rows(self._due, now=_clock.time())]
+        for ids in chunks(due, _MANY):
+            tx.run(self._promote, ids=ids)
+        # Others may want what this process does not take.
+        tx.changes.messages = tx.changes.messages or bool(due)
+        return len(due) == _PROMOTE
+
+    def claim(
+        self, tx: Transaction, owner: str, queues: Collection[str] | None, limit: int, running: int
+    ) -> Claimed:
+        """Promote, then take up to `limit`; see `Store.claim`."""
+        more_due = self.promote(tx)
+        names = self._ready_queues(tx) if queues is None else list(dict.fromkeys(queues))
+        found: list[Any] = []
+        for name in names:
+            found += tx.rows(self._ready, queue=name, limit=limit)
+        found.sort(key=lambda row: (row[4], row[0]))
+        deliveries, corrupt = self._own(tx, found[:limit], owner, running)
+        return Claimed(
+            deliveries=tuple(deliveries),
+            next_due_at=tx.scalar(self._next_due),
+            more=more_due or len(found) >= limit,
+            corrupt=tuple(corrupt),
+        )
+
+    def claim_scheduled(self, tx: Transaction, owner: str, task_ids: Collection[str]) -> Claimed:
+        found: list[Any] = []
+        for ids in chunks(task_ids, _MANY):
+            found += tx.rows(self._scheduled, ids=ids)
+        deliveries, corrupt = self._own(tx, found, owner, 0)
+        return Claimed(deliveries=tuple(deliveries), corrupt=tuple(corrupt))
+
+    def _ready_queues(self, tx: Transaction) -> list[str]:
+        # One index probe per queue; DISTINCT would read every waiting message.
+        names: list[str] = []
+        after = ""
+        while (row := tx.one(self._queue_after, after=after)) is not None:
+            after = row[0]
+            names.append(after)
+        return names
+
+    def _own(
+        self, tx: Transaction, rows: Sequence[Any], owner: str, running: int
+    ) -> tuple[list[Delivery], list[CorruptRow]]:
+        token = new_token(owner)
+        deliveries, corrupt = read_all(rows, token, 1)
+        deliveries = [_started(each, i < running) for i, each in enumerate(deliveries)]
+        for started in (True, False):
+            state = MessageState.RUNNING if started else MessageState.CLAIMED
+            self.take(tx, [each.row for each in deliveries if each.running == started], owner, token, state)
+        self.drop(tx, [each.row for each in corrupt])
+        return deliveries, corrupt
+
+    def take(self, tx: Transaction, rows: Sequence[int], owner: str, token: str, state: MessageState) -> None:
+        for ids in chunks(rows, _MANY):
+            tx.run(self._take, ids=ids, new_state=int(state), new_owner=owner, new_token=token)
+
+    def drop(self, tx: Transaction, rows: Sequence[int]) -> None:
+        for ids in chunks(rows, _MANY):
+            tx.run(self._drop, ids=ids)
+
+    # -- owned --------------------------------------------------------------------------------------
+
+    def begin(self, tx: Transaction, deliveries: Iterable[Delivery]) -> set[int]:
+        """Mark RUNNING; the rows that are still held."""
+        return self._if_held(tx, deliveries, self._begin)
+
+    def give_back(self, tx: Transaction, deliveries: Iterable[Delivery]) -> None:
+        for token, rows in _by_token(deliveries).items():
+            for ids in chunks(rows, _MANY):
+                tx.run(self._give_back, ids=ids, held=token)
+        tx.changes.messages = True
+
+    def remove(self, tx: Transaction, delivery: Delivery) -> bool:
+        """Delete a message that is settled; False if it is not held any more."""
+        return tx.run(self._remove, row=delivery.row, held=delivery.token) == 1
+
+    def requeue(self, tx: Transaction, delivery: Delivery, at: float) -> bool:
+        """READY or SCHEDULED again; False if it is not held any more."""
+        now = _clock.time()
+        state = MessageState.READY if at <= now else MessageState.SCHEDULED
+        tx.changes.messages = True
+        values = {"new_state": int(state), "new_due_at": None if at <= now else at}
+        return tx.run(self._requeue, row=delivery.row, held=delivery.token, **values) == 1
+
+    def _if_held(self, tx: Transaction, deliveries: Iterable[Delivery], statement: Statement) -> set[int]:
+        held: set[int] = set()
+        for token, rows in _by_token(deliveries).items():
+            for ids in chunks(rows, _MANY):
+                if tx.run(statement, ids=ids, held=token) == len(ids):
+                    held.update(ids)
+                else:
+                    held.update(row[0] for row in tx.rows(self._held, ids=ids, held=token))
+        return held
+
+    # -- rescue -------------------------------------------------------------------------------------
+
+    def owners(self, tx: Transaction) -> set[str]:
+        """Everybody who owns a message."""
+        return {row[0] for row in tx.rows(self._owners)}
+
+    def inherit(self, tx: Transaction, dead: str, owner: str) -> Claimed:
+        """Free what `dead` had not started, transfer what it had."""
+        if tx.run(self._unstarted, dead=dead):
+            tx.changes.messages = True
+        token = new_token(owner)
+        deliveries, corrupt = read_all(tx.rows(self._started, dead=dead), token, 0)
+        tx.run(self._transfer, dead=dead, new_owner=owner, new_token=token)
+        self.drop(tx, [each.row for each in corrupt])
+        return Claimed(deliveries=tuple(_started(each, True) for each in deliveries), corrupt=tuple(corrupt))
+
+    # -- looking ------------------------------------------------------------------------------------
+
+    def next_due(self, tx: Transaction) -> float | None:
+        due: float | None = tx.scalar(self._next_due)
+        return due
+
+    def lengths(self, tx: Transaction) -> dict[str, int]:
+        return {queue: int(count) for queue, count in tx.rows(self._lengths)}
+
+    def states(self, tx: Transaction) -> dict[MessageState, int]:
+        return {MessageState(state): int(count) for state, count in tx.rows(self._states)}
+
+    def waiting(self, tx: Transaction, limit: int) -> list[Waiting]:
+        """Messages that nobody owns; unreadable ones are left out."""
+        rows = tx.rows(self._list_ready, limit=limit)
+        if len(rows) < limit:
+            rows += tx.rows(self._list_scheduled, limit=limit - len(rows))
+        states = {row[0]: MessageState(row[14]) for row in rows}
+        deliveries, _ = read_all(rows, "", 0)
+        return [
+            Waiting(row=each.row, state=states[each.row], message=each.message, deliveries=each.deliveries)
+            for each in deliveries
+        ]
+
+    def purge(self, tx: Transaction, queues: Collection[str] | None) -> int:
+        """Delete some of what nobody owns; how many. 0: nothing is left."""
+        if queues is None:
+            rows = [row[0] for row in tx.rows(self._purgeable)]
+        else:
+            rows = [row[0] for row in tx.rows(self._purgeable_of, queues=list(queues))]
+        self.drop(tx, rows)
+        return len(rows)
+
+    def last(self, tx: Transaction) -> int:
+        return int(tx.scalar(self._last) or 0)
+
+
+def new_token(owner: str) -> str:
+    """Names one claim of `owner`; no two are the same, not even after a restart under the same name."""
+    return f"{owner}/{os.urandom(8).hex()}"
+
+
+def token_owner(token: str) -> str:
+    return token.rpartition("/")[0]
+
+
+def row_of(outgoing: Outgoing, now: float) -> tuple[dict[str, Any], str | None]:
+    """The columns of a new message, and the token if it is born claimed."""
+    message, claim = outgoing.message, outgoing.claim
+    if message.due_at is not None and message.due_at > now:
+        state, claim = MessageState.SCHEDULED, None
+    elif claim is None:
+        state = MessageState.READY
+    else:
+        state = MessageState.RUNNING if claim.running else MessageState.CLAIMED
+    token = None if claim is None else new_token(claim.owner)
+    text = isinstance(message.body, str)
+    values = {
+        "task_id": message.id,
+        "name": message.name,
+        "queue": message.queue,
+        "turn": -message.priority,
+        "state": int(state),
+        "due_at": message.due_at,
+        "expires_at": message.expires_at,
+        "owner": None if claim is None else claim.owner,
+        "token": token,
+        "deliveries": 0 if claim is None else 1,
+        "created_at": now,
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "headers": dump(message.headers),
+        "properties": dump(message.properties),
+        "body_is_text": int(text),
+        # surrogatepass: a str that JSON accepts is one that we give back.
+        "body": message.body.encode("utf-8", "surrogatepass")
+        if isinstance(message.body, str)
+        else message.body,
+    }
+    return values, token
+
+
+def read_all(rows: Iterable[Any], token: str, count: int) -> tuple[list[Delivery], list[CorruptRow]]:
+    """Rows as deliveries, `count` added to how often each was delivered; and those that cannot be read."""
+    deliveries: list[Delivery] = []
+    corrupt: list[CorruptRow] = []
+    for row in rows:
+        try:
+            deliveries.append(_delivery(row, token, count))
+        except (ValueError, TypeError, AttributeError) as error:
+            task_id = row[1] or None
+            corrupt.append(CorruptRow(row=row[0], task_id=task_id, reason=f"{type(error).__name__}: {error}"))
+    return deliveries, corrupt
+
+
+def _delivery(row: Any, token: str, count: int) -> Delivery:
+    body = row[13]
+    message = Message(
+        id=row[1],
+        name=row[2],
+        queue=row[3],
+        headers=load(row[10]),
+        properties=load(row[11]),
+        body=bytes(body).decode("utf-8", "surrogatepass") if row[12] else bytes(body),
+        content_type=row[8],
+        content_encoding=row[9],
+        priority=-row[4],
+        due_at=row[5],
+        expires_at=row[6],
+    )
+    return Delivery(row=row[0], token=token, message=message, deliveries=row[7] + count)
+
+
+def _started(delivery: Delivery, running: bool) -> Delivery:
+    if not running:
+        return delivery
+    return Delivery(
+        row=delivery.row,
+        token=delivery.token,
+        message=delivery.message,
+        deliveries=delivery.deliveries,
+        running=True,
+    )
+
+
+def _by_token(deliveries: Iterable[Delivery]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for each in deliveries:
+        rows.setdefault(each.token, []).append(each.row)
+    return rows
+
+
+def dump(value: dict[str, Any]) -> str:
+    """JSON; what plain JSON does not know (dates, UUIDs) goes kombu's way."""
+    try:
+        return _encode(value)
+    except TypeError:
+        return str(kombu_json.dumps(value))
+
+
+def load(text: str) -> dict[str, Any]:
+    """What `dump` wrote. Raises ValueError for anything that is not a JSON object."""
+    decode: Callable[[str], Any] = kombu_json.loads if "__type__" in text else json.loads
+    value = decode(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value

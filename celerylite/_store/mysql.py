@@ -1,0 +1,86 @@
+"""MySQL 8 and MariaDB 10.6 (and later) by PyMySQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pymysql
+import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import insert
+
+from celerylite._store.dialect import Dialect
+
+__all__ = ("MySQL",)
+
+#: Lock wait timeout, deadlock, "record has changed since last read".
+_TRANSIENT = (1205, 1213, 1020)
+
+#: Too many connections, shutdown, killed, timed out, no such host, gone away, lost during a query...
+_LOST = {(code,) for code in (1040, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2045, 2055, 4031)}
+
+
+class MySQL(Dialect):
+    """For several processes or hosts; learns of their changes by looking."""
+
+    name = "mysql"
+    begin = "START TRANSACTION"
+
+    def url(self, url: sa.URL) -> sa.URL:
+        base = "mariadb" if url.get_backend_name() == "mariadb" else "mysql"
+        return url.set(drivername=f"{base}+pymysql").update_query_dict({"charset": "utf8mb4"})
+
+    def on_connect(self, connection: Any, durability: str, patience_s: float) -> None:
+        cursor = connection.cursor()
+        # With the default, REPEATABLE READ, claims lock gaps and stop publishers.
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {max(1, int(patience_s))}")
+        # As in PostgreSQL and SQLite, a value that does not fit is an error, not cut short in silence.
+        cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+        cursor.close()
+
+    def is_transient(self, error: BaseException) -> bool:
+        return bool(error.args) and error.args[0] in _TRANSIENT
+
+    def is_disconnect(self, error: BaseException) -> bool:
+        if isinstance(error, pymysql.err.InterfaceError):
+            return True
+        return isinstance(error, pymysql.err.OperationalError) and error.args[:1] in _LOST
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        # Every DDL statement commits here, so the lock is one that is no part of a transaction.
+        connection.exec_driver_sql("SELECT GET_LOCK('celerylite_schema', 60)")
+
+    def unlock_schema(self, connection: sa.Connection, failed: bool) -> None:
+        connection.exec_driver_sql("SELECT RELEASE_LOCK('celerylite_schema')")
+
+    def now(self) -> sa.ColumnElement[float]:
+        # UNIX_TIMESTAMP reads its argument in the session's zone, as NOW writes it.
+        return sa.literal_column("(UNIX_TIMESTAMP(NOW(6)) + 0e0)", sa.Double())
+
+    def upsert(
+        self,
+        table: sa.Table,
+        keys: Sequence[str],
+        values: Sequence[str],
+        unless: sa.ColumnElement[bool] | None = None,
+    ) -> Any:
+        statement = insert(table).values({name: sa.bindparam(name) for name in (*keys, *values)}).inline()
+        if unless is None:
+            return statement.on_duplicate_key_update([(name, statement.inserted[name]) for name in values])
+        # Assignments run from left to right and see those before them: what `unless` reads goes last.
+        read = [name for name in values if any(name == column.name for column in _columns(unless))]
+        order = [name for name in values if name not in read] + read
+        return statement.on_duplicate_key_update(
+            [(name, sa.func.if_(unless, table.c[name], statement.inserted[name])) for name in order]
+        )
+
+    def insert_ignore(self, table: sa.Table, columns: Sequence[str]) -> Any:
+        # Not ON DUPLICATE KEY UPDATE: SQLAlchemy asks for "found" row counts, and those do not tell an
+        # inserted row from one that was there.
+        values: dict[str, Any] = {name: sa.bindparam(name) for name in columns}
+        return sa.insert(table).prefix_with("IGNORE").values(values).inline()
+
+
+def _columns(condition: sa.ColumnElement[bool]) -> list[sa.Column[Any]]:
+    return [element for element in sa.sql.visitors.iterate(condition) if isinstance(element, sa.Column)]

@@ -1,0 +1,372 @@
+"""The store over SQLAlchemy: each method is a transaction put together from the tables' functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from typing import Any
+
+import sqlalchemy as sa
+
+from celerylite import _clock
+from celerylite._store import (
+    ChordPart,
+    Claimed,
+    Delivery,
+    GroupRow,
+    Letter,
+    MessageState,
+    Outgoing,
+    PeriodicRow,
+    ResultRow,
+    RunRow,
+    Settlement,
+    Store,
+    Waiting,
+    Watch,
+    WorkerRow,
+)
+from celerylite._store.chords import Chords
+from celerylite._store.control import Control
+from celerylite._store.engine import Changes, Database, Transaction, payloads
+from celerylite._store.messages import Messages, row_of, token_owner
+from celerylite._store.periodic import Periodic
+from celerylite._store.prune import Pruning
+from celerylite._store.results import Results
+from celerylite._store.schema import Tables
+from celerylite._store.wakeup import Wakeup
+from celerylite._store.workers import Workers
+from celerylite._store.writer import Writer
+from celerylite.exceptions import ClaimLost
+
+__all__ = ("SqlStore", "open_store")
+
+
+def open_store(
+    url: str,
+    *,
+    durability: str = "normal",
+    lease: float = 20.0,
+    publish_timeout: float = 4.0,
+    table_names: Mapping[str, str] | None = None,
+    table_schemas: Mapping[str, str] | None = None,
+    engine_options: Mapping[str, Any] | None = None,
+    engine_callback: Callable[[Any], Any] | None = None,
+) -> SqlStore:
+    """See `celerylite._store.open_store`."""
+    database = Database(
+        url,
+        durability=durability,
+        patience_s=publish_timeout,
+        engine_options=engine_options,
+        engine_callback=engine_callback,
+    )
+    tables = Tables(table_names, table_schemas)
+    try:
+        database.prepare(tables)
+        return SqlStore(database, tables, lease)
+    except BaseException:
+        database.close()
+        raise
+
+
+class SqlStore(Store):
+    """SQLite, PostgreSQL, MySQL and MariaDB behind one class."""
+
+    def __init__(self, database: Database, tables: Tables, lease_s: float) -> None:
+        dialect = database.dialect
+        self.database, self.tables, self.lease_s = database, tables, lease_s
+        self._messages = Messages(tables, dialect)
+        self._results = Results(tables, dialect)
+        self._chords = Chords(tables, dialect)
+        self._workers = Workers(tables, dialect)
+        self._periodic = Periodic(tables, dialect)
+        self._control = Control(tables, dialect)
+        self._pruning = Pruning(tables, dialect)
+        self._wakeup = Wakeup(database, self._look)
+        self._writer = Writer(database, self._wakeup.announce)
+        self._wakeup.writer = self._writer
+
+    # -- publishing ---------------------------------------------------------------------------------
+
+    def publish(self, outgoing: Sequence[Outgoing]) -> list[Delivery | None]:
+        return self._writer.run(lambda tx: self._messages.insert(tx, outgoing))
+
+    def publish_soon(self, outgoing: Sequence[Outgoing]) -> Future[list[Delivery | None]]:
+        return self._writer.run_soon(lambda tx: self._messages.insert(tx, outgoing))
+
+    def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> None:
+        now = _clock.time()
+        rows = [row_of(Outgoing(message=each.message), now)[0] for each in outgoing]
+        # A Session without a binding for our table is told which connection to use.
+        target = (
+            connection.connection()
+            if hasattr(connection, "connection") and _is_session(connection)
+            else connection
+        )
+        target.execute(sa.insert(self.tables.messages), rows)
+        if self.database.dialect.notifies:
+            # Without a sender: everybody hears it, we too, once the caller has committed.
+            note = payloads(Changes(messages=True))["messages"]
+            target.execute(sa.select(sa.func.pg_notify(self.database.dialect.channel, note)))
+        else:
+            sa.event.listen(target, "commit", lambda _: self._wakeup.hurry(), once=True)
+
+    # -- the life of a delivery ---------------------------------------------------------------------
+
+    def claim(self, owner: str, queues: Collection[str] | None, limit: int, running: int = 0) -> Claimed:
+        # Most looks find nothing: those shall not queue for the write lock.
+        ready, next_due = self.database.read(self._messages.peek)
+        if not ready and (next_due is None or next_due > _clock.time()):
+            return Claimed(next_due_at=next_due)
+        return self._writer.run(lambda tx: self._claim(tx, owner, queues, limit, running))
+
+    def claim_scheduled(self, owner: str, task_ids: Collection[str]) -> list[Delivery]:
+        return list(self._writer.run(lambda tx: self._claim_scheduled(tx, owner, task_ids)).deliveries)
+
+    def begin(self, deliveries: Sequence[Delivery], results: Sequence[ResultRow] = ()) -> set[int]:
+        return self._writer.run(lambda tx: self._begin(tx, deliveries, results))
+
+    def settle(self, settlement: Settlement) -> list[Delivery | None]:
+        return self._writer.run(lambda tx: self._settle(tx, settlement))
+
+    def settle_soon(self, settlement: Settlement) -> Future[list[Delivery | None]]:
+        return self._writer.run_soon(lambda tx: self._settle(tx, settlement))
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            self._writer.run(lambda tx: self._messages.give_back(tx, deliveries))
+
+    def _claim(
+        self, tx: Transaction, owner: str, queues: Collection[str] | None, limit: int, running: int
+    ) -> Claimed:
+        claimed = self._messages.claim(tx, owner, queues, limit, running)
+        self._results.save_corrupt(tx, claimed.corrupt)
+        return claimed
+
+    def _claim_scheduled(self, tx: Transaction, owner: str, task_ids: Collection[str]) -> Claimed:
+        claimed = self._messages.claim_scheduled(tx, owner, task_ids)
+        self._results.save_corrupt(tx, claimed.corrupt)
+        return claimed
+
+    def _begin(
+        self, tx: Transaction, deliveries: Sequence[Delivery], results: Sequence[ResultRow]
+    ) -> set[int]:
+        held = self._messages.begin(tx, deliveries)
+        lost = {each.message.id for each in deliveries if each.row not in held}
+        for row in results:
+            if row.task_id not in lost:
+                self._results.save(tx, row)
+        return held
+
+    def _settle(self, tx: Transaction, settlement: Settlement) -> list[Delivery | None]:
+        # The message first: its row is the lock on this execution. Who does not get it writes nothing.
+        self._release(tx, settlement)
+        for row in settlement.results:
+            self._results.save(tx, row)
+        if settlement.run is not None:
+            self._results.save_run(tx, settlement.run)
+        published = self._messages.insert(tx, settlement.publish) if settlement.publish else []
+        for part in settlement.chord_parts:
+            # The counter last but one: its row is what other processes wait for.
+            if self._chords.add(tx, part) and settlement.on_chord_complete is not None:
+                published += self._messages.insert(tx, [settlement.on_chord_complete(part.group_id)])
+        if settlement.close_chord is not None:
+            self._chords.close(tx, settlement.close_chord)
+        return published
+
+    def _release(self, tx: Transaction, settlement: Settlement) -> None:
+        delivery = settlement.delivery
+        if settlement.requeue_at is None:
+            held = self._messages.remove(tx, delivery)
+        else:
+            held = self._messages.requeue(tx, delivery, settlement.requeue_at)
+        if not held:
+            raise ClaimLost(delivery.message.id, token_owner(delivery.token))
+
+    # -- results ------------------------------------------------------------------------------------
+
+    def save_result(self, row: ResultRow) -> None:
+        self._writer.run(lambda tx: self._results.save(tx, row))
+
+    def get_result(self, task_id: str) -> ResultRow | None:
+        return self.get_results((task_id,)).get(task_id)
+
+    def get_results(self, task_ids: Iterable[str]) -> dict[str, ResultRow]:
+        ids = list(task_ids)
+        return self.database.read(lambda tx: self._results.get(tx, ids))
+
+    def forget(self, task_id: str) -> None:
+        self._writer.run(lambda tx: self._results.forget(tx, task_id))
+
+    def save_group(self, group_id: str, result: bytes) -> None:
+        self._writer.run(lambda tx: self._results.save_group(tx, group_id, result))
+
+    def get_group(self, group_id: str) -> GroupRow | None:
+        return self.database.read(lambda tx: self._results.get_group(tx, group_id))
+
+    def delete_group(self, group_id: str) -> None:
+        self._writer.run(lambda tx: self._results.delete_group(tx, group_id))
+
+    def chord_parts(self, group_id: str) -> list[ChordPart]:
+        return self.database.read(lambda tx: self._chords.parts(tx, group_id))
+
+    def runs(self, task_id: str) -> list[RunRow]:
+        return self.database.read(lambda tx: self._results.runs(tx, task_id))
+
+    def watch(self, task_id: str) -> AbstractContextManager[Watch]:
+        return self._wakeup.watch(task_id)
+
+    # -- processes ----------------------------------------------------------------------------------
+
+    def join(self, worker: WorkerRow) -> None:
+        self._writer.run(lambda tx: self._workers.join(tx, worker, self.lease_s))
+
+    def renew(self, owner: str) -> bool:
+        return self._writer.run(lambda tx: self._workers.renew(tx, owner, self.lease_s))
+
+    def leave(self, owner: str) -> None:
+        self._writer.run(lambda tx: self._leave(tx, owner))
+
+    def _leave(self, tx: Transaction, owner: str) -> None:
+        self._workers.leave(tx, owner)
+        # Others may rescue now instead of at their next look.
+        tx.changes.letters = True
+
+    def workers(self) -> list[WorkerRow]:
+        return self.database.read(self._workers.alive)
+
+    def rescue(self, owner: str, dead: Callable[[WorkerRow], bool]) -> list[Delivery]:
+        gone = self.database.read(lambda tx: self._dead(tx, owner, dead))
+        deliveries: list[Delivery] = []
+        for each in gone:
+            # One transaction for each: a thousand messages of one must not hold up another's.
+            take_over = functools.partial(self._inherit, dead=each, owner=owner, is_dead=dead)
+            deliveries += self._writer.run(take_over)
+        return deliveries
+
+    def _dead(self, tx: Transaction, owner: str, dead: Callable[[WorkerRow], bool]) -> list[str]:
+        gone, known = self._workers.dead(tx, dead)
+        orphaned = self._messages.owners(tx) - known
+        return [each for each in dict.fromkeys([*gone, *sorted(orphaned)]) if each != owner]
+
+    def _inherit(
+        self, tx: Transaction, *, dead: str, owner: str, is_dead: Callable[[WorkerRow], bool]
+    ) -> list[Delivery]:
+        # Between the look and this transaction it may have renewed its lease, or another have come first.
+        if not self._workers.still_dead(tx, dead, is_dead):
+            return []
+        inherited = self._messages.inherit(tx, dead, owner)
+        self._results.save_corrupt(tx, inherited.corrupt)
+        self._workers.remove(tx, dead)
+        return list(inherited.deliveries)
+
+    # -- control ------------------------------------------------------------------------------------
+
+    def revoke(self, task_ids: Iterable[str], *, until: float) -> None:
+        ids = list(task_ids)
+        self._writer.run(lambda tx: self._control.revoke(tx, ids, until))
+
+    def revoked(self) -> set[str]:
+        return self.database.read(self._control.revoked)
+
+    def purge(self, queues: Collection[str] | None = None) -> int:
+        if queues is not None and not queues:
+            return 0
+        deleted = 0
+        while found := self._writer.run(lambda tx: self._messages.purge(tx, queues)):
+            deleted += found
+        return deleted
+
+    def queue_lengths(self) -> dict[str, int]:
+        return self.database.read(self._messages.lengths)
+
+    def next_due(self) -> float | None:
+        return self.database.read(self._messages.next_due)
+
+    def waiting(self, limit: int) -> list[Waiting]:
+        return self.database.read(lambda tx: self._messages.waiting(tx, limit))
+
+    def unfinished(self) -> dict[MessageState, int]:
+        return self.database.read(self._messages.states)
+
+    def post(self, topic: str, payload: str, *, until: float) -> int:
+        return self._writer.run(lambda tx: self._control.post(tx, topic, payload, until))
+
+    def letters(self, topics: Collection[str]) -> list[Letter]:
+        return self.database.read(lambda tx: self._control.letters(tx, topics))
+
+    # -- beat ---------------------------------------------------------------------------------------
+
+    def tick(
+        self,
+        entry: str,
+        due_at: float,
+        outgoing: Sequence[Outgoing],
+        *,
+        ran_at: float | None = None,
+        next_run_at: float | None = None,
+    ) -> bool:
+        at = _clock.time() if ran_at is None else ran_at
+        return self._writer.run(lambda tx: self._tick(tx, entry, due_at, outgoing, at, next_run_at))
+
+    def _tick(
+        self,
+        tx: Transaction,
+        entry: str,
+        due_at: float,
+        outgoing: Sequence[Outgoing],
+        ran_at: float,
+        next_run_at: float | None,
+    ) -> bool:
+        if not self._periodic.take(tx, entry, due_at):
+            return False
+        self._messages.insert(tx, [Outgoing(message=each.message) for each in outgoing])
+        self._periodic.ran(tx, entry, ran_at, next_run_at)
+        return True
+
+    def periodic(self) -> dict[str, PeriodicRow]:
+        return self.database.read(self._periodic.all)
+
+    def save_periodic(self, row: PeriodicRow) -> None:
+        self._writer.run(lambda tx: self._periodic.save(tx, row))
+
+    def delete_periodic(self, name: str) -> None:
+        self._writer.run(lambda tx: self._periodic.delete(tx, name))
+
+    # -- upkeep -------------------------------------------------------------------------------------
+
+    def prune(self, results_before: float | None, runs_before: float | None, batch: int = 1000) -> int:
+        removed = 0
+        for work in self._pruning.steps(results_before, runs_before, batch):
+            removed += self._writer.run(work)
+        return removed
+
+    def on_new_messages(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._wakeup.on_messages(callback)
+
+    def on_letters(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._wakeup.on_letters(callback)
+
+    def close(self) -> None:
+        # The writer first: what `*_soon` was given is committed before the connections go.
+        self._writer.close()
+        self._wakeup.close()
+        self.database.close()
+
+    def after_fork(self) -> None:
+        self.database.after_fork()
+        self._writer.after_fork()
+        self._wakeup.after_fork()
+
+    def _look(self, tx: Transaction, watched: set[str]) -> tuple[Any, set[str]]:
+        """For databases that do not tell: what differs when there is something new, and who has ended."""
+        ready, next_due = self._messages.peek(tx)
+        seen = (self._messages.last(tx), ready, next_due, *self._control.signature(tx))
+        return seen, self._results.ready(tx, watched)
+
+
+def _is_session(connection: Any) -> bool:
+    return not isinstance(connection, sa.Connection)
