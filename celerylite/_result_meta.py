@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from celerylite.utils.graph import DependencyGraph, GraphFormatter
-
 from celerylite import states
 from celerylite._state import app_or_default
 from celerylite.exceptions import IncompleteStream
+from celerylite.utils.graph import DependencyGraph, GraphFormatter
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery

@@ -30,7 +30,7 @@ __all__ = ("_chain", "chain")
 
 
 @Signature.register_type(name="chain")
-class _chain(Signature):
+class _chain(Signature[Any]):
     """A line of signatures, kept as given. `chain` folds first; this is what it folds into."""
 
     tasks = getitem_property("kwargs.tasks", "Tasks in chain.")

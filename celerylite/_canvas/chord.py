@@ -42,7 +42,7 @@ _W_HEADER_ERRBACKS = (
 
 
 @Signature.register_type(name="chord")
-class _chord(Signature):
+class _chord(Signature[Any]):
     """``chord(header)(body)``: run the tasks of `header`, then `body` with the list of their results.
 
     Its result is the body's, whose parent is the header's `GroupResult`. If a task of the header
@@ -54,7 +54,8 @@ class _chord(Signature):
 
     @classmethod
     def from_dict(cls, d: dict[str, Any], app: Celery | None = None) -> _chord:
-        fields = dict(d)
+        # A chord that is itself the body of one brings that one's size along.
+        fields = {key: value for key, value in d.items() if key != "chord_size"}
         args, fields["kwargs"] = cls._unpack_args(**fields["kwargs"])
         return cls(*args, app=app, **fields)
 
@@ -194,6 +195,9 @@ class _chord(Signature):
         header.options["task_id"] = group_id
         header_results = header._freeze_group_tasks(group_id=group_id, chord=body, root_id=root_id)
         if header.tasks:
+            if not isinstance(header.tasks, _regen):
+                # With the size in each message the parts can be counted without looking it up.
+                body["chord_size"] = sum(self._descend(task) for task in header.tasks)
             app.backend.apply_chord(
                 header_results, body, interval=interval, countdown=countdown, max_retries=max_retries
             )

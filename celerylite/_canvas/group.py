@@ -36,7 +36,7 @@ __all__ = ("group",)
 
 
 @Signature.register_type()
-class group(Signature):
+class group(Signature[Any]):
     """Tasks to run in parallel: ``group(a.s(), b.s())`` or ``group(x.s(i) for i in ...)``.
 
     Calling it sends them and returns a `GroupResult`, whose values are in the order of the tasks. A

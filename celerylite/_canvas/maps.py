@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ("xmap", "xstarmap", "chunks")
 
 
-class _basemap(Signature):
+class _basemap(Signature[Any]):
     """A task and the items it is called with, one after the other, by one built-in task."""
 
     _task_name: ClassVar[str | None] = None
@@ -65,7 +65,7 @@ class xstarmap(_basemap):
 
 
 @Signature.register_type()
-class chunks(Signature):
+class chunks(Signature[Any]):
     """``task.chunks(items, n)``: a group of starmaps of `n` items each."""
 
     _unpack_args = itemgetter("task", "it", "n")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from copy import deepcopy
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeGuard, TypeVar
 
 from kombu.utils.functional import maybe_list, reprcall
 from kombu.utils.uuid import uuid
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ("Signature", "signature", "subtask", "maybe_signature", "maybe_subtask")
 
-S = TypeVar("S", bound="type[Signature]")
+S = TypeVar("S", bound="type[Signature[Any]]")
+R = TypeVar("R")
 
 
 @abstract.CallableSignature.register
-class Signature(dict[str, Any]):
+class Signature(dict[str, Any], Generic[R]):
     """A task's name with the arguments and options of one call of it.
 
     It is a dict with the keys ``task``, ``args``, ``kwargs``, ``options``, ``subtask_type`` and
@@ -41,7 +42,7 @@ class Signature(dict[str, Any]):
     """
 
     #: Class by ``subtask_type``: how a plain dict finds its way back to a chain, group or chord.
-    TYPES: ClassVar[dict[str, type[Signature]]] = {}
+    TYPES: ClassVar[dict[str, type[Signature[Any]]]] = {}
 
     _app: Celery | None = None
     _type: Task[..., Any] | None = None
@@ -70,7 +71,7 @@ class Signature(dict[str, Any]):
         return register
 
     @classmethod
-    def from_dict(cls, d: dict[str, Any], app: Celery | None = None) -> Signature:
+    def from_dict(cls, d: dict[str, Any], app: Celery | None = None) -> Signature[Any]:
         """The signature that the dict `d` describes, in the class of its ``subtask_type``."""
         kind = d.get("subtask_type")
         target = cls.TYPES[kind] if kind else cls
