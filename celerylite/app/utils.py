@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import kombu
 from kombu.connection import Connection
 
+from celerylite import _state
 from celerylite.app.defaults import (
     _OLD_DEFAULTS,
     _OLD_SETTING_KEYS,
@@ -478,16 +479,15 @@ def find_app(
 def _find_app_inside(
     module: ModuleType, name: str, symbol_by_name: Callable[..., Any], imp: Callable[..., Any]
 ) -> Any:
-    # app/base.py imports this module.
-    from celerylite.app.base import Celery
-
     if getattr(module, "__path__", None):
         try:
             return find_app(f"{name}.celery", symbol_by_name=symbol_by_name, imp=imp)
         except ImportError:
             pass  # there is no such module: an app among the package's own values will do
+    # An app is known by being one of those that are alive: its class is in a module that imports this one.
+    apps = {id(app) for app in _state._get_active_apps()}
     for value in vars(module).values():
-        if isinstance(value, Celery):
+        if id(value) in apps:
             return value
     if isinstance(getattr(module, "celery", None), ModuleType):
         raise AttributeError("attribute 'celery' is the celery module not the instance of celery")
