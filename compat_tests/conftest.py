@@ -206,14 +206,14 @@ def _restore_apps(library: ModuleType, stack: ExitStack) -> None:
 
 def _restore_receivers(library: ModuleType, stack: ExitStack) -> None:
     signals: Any = importlib.import_module(f"{library.__name__}.signals")
-    for name in signals.__all__:
-        signal = getattr(signals, name)
-        stack.callback(_set_receivers, signal, list(signal.receivers or ()))
+    for signal in vars(signals).values():
+        if isinstance(signal, signals.Signal):
+            stack.callback(_set_receivers, signal, list(signal.receivers or ()))
 
 
 def _set_receivers(signal: Any, receivers: list[Any]) -> None:
     signal.receivers = receivers
-    signal.sender_receivers_cache.clear()
+    getattr(signal, "sender_receivers_cache", {}).clear()
 
 
 def _restore_logging(stack: ExitStack) -> None:
