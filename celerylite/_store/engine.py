@@ -373,11 +373,12 @@ class Database:
             raise OperationalError("the store is closed: expected no more calls; open a new one")
         proxied = self.engine.raw_connection()
         connection = proxied.driver_connection
-        # From here on it is ours: SQLAlchemy's pool would reset it at each return, a round trip on MySQL.
-        if not self.memory:
-            proxied.detach()
         self.dialect.on_connect(connection, self.durability, self.patience_s)
-        return _Kept(proxied, connection)
+        if self.memory:
+            return _Kept(proxied, connection, proxied.close)
+        # From here on it is ours: SQLAlchemy's pool would reset it at each return, a round trip on MySQL.
+        proxied.detach()
+        return _Kept(proxied, connection, connection.close)
 
     def _undo(self, connection: Any, error: BaseException) -> None:
         try:
@@ -434,11 +435,11 @@ class _Kept:
 
     __slots__ = ("_proxied", "close", "connection", "cursor")
 
-    def __init__(self, proxied: Any, connection: Any) -> None:
+    def __init__(self, proxied: Any, connection: Any, close: Callable[[], None]) -> None:
         self._proxied = proxied
         self.connection = connection
         self.cursor = connection.cursor
-        self.close = connection.close
+        self.close = close
 
 
 def _driver_error(error: BaseException) -> BaseException:
