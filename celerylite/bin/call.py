@@ -24,18 +24,48 @@ _ROUTING = "Routing Options"
 
 @click.command(cls=CeleryCommand)
 @click.argument("name")
-@click.option("-a", "--args", cls=CeleryOption, type=JSON_ARRAY, default="[]", help_group=_CALLING,
-              help="Positional arguments, as a JSON array.")  # fmt: skip
-@click.option("-k", "--kwargs", cls=CeleryOption, type=JSON_OBJECT, default="{}", help_group=_CALLING,
-              help="Keyword arguments, as a JSON object.")  # fmt: skip
-@click.option("--eta", cls=CeleryOption, type=ISO8601, help_group=_CALLING,
-              help="Not before this time (ISO 8601).")  # fmt: skip
-@click.option("--countdown", cls=CeleryOption, type=float, help_group=_CALLING,
-              help="Not before so many seconds from now.")  # fmt: skip
-@click.option("--expires", cls=CeleryOption, type=ISO8601_OR_FLOAT, help_group=_CALLING,
-              help="Not after this time (ISO 8601) or so many seconds from now.")  # fmt: skip
-@click.option("--serializer", cls=CeleryOption, default="json", help_group=_CALLING,
-              help="How the arguments are written.")  # fmt: skip
+@click.option(
+    "-a",
+    "--args",
+    cls=CeleryOption,
+    type=JSON_ARRAY,
+    default="[]",
+    help_group=_CALLING,
+    help="Positional arguments, as a JSON array.",
+)
+@click.option(
+    "-k",
+    "--kwargs",
+    cls=CeleryOption,
+    type=JSON_OBJECT,
+    default="{}",
+    help_group=_CALLING,
+    help="Keyword arguments, as a JSON object.",
+)
+@click.option(
+    "--eta", cls=CeleryOption, type=ISO8601, help_group=_CALLING, help="Not before this time (ISO 8601)."
+)
+@click.option(
+    "--countdown",
+    cls=CeleryOption,
+    type=float,
+    help_group=_CALLING,
+    help="Not before so many seconds from now.",
+)
+@click.option(
+    "--expires",
+    cls=CeleryOption,
+    type=ISO8601_OR_FLOAT,
+    help_group=_CALLING,
+    help="Not after this time (ISO 8601) or so many seconds from now.",
+)
+@click.option(
+    "--serializer",
+    cls=CeleryOption,
+    default="json",
+    help_group=_CALLING,
+    help="How the arguments are written.",
+)
 @click.option("--queue", cls=CeleryOption, help_group=_ROUTING, help="Queue to send to.")
 @click.option("--exchange", cls=CeleryOption, help_group=_ROUTING, help="Exchange to name in the message.")
 @click.option("--routing-key", cls=CeleryOption, help_group=_ROUTING, help="Routing key of the message.")

@@ -106,24 +106,59 @@ def _go_to(_ctx: click.Context, _param: click.Parameter, workdir: Path | None) -
 
 # `-A` may also be an app itself, when the group is called from Python: click must leave it alone.
 @click.group(cls=CeleryGroup, invoke_without_command=True)
-@click.option("-A", "--app", envvar="APP", cls=CeleryOption, type=click.UNPROCESSED, help_group=_GLOBAL,
-              help="The app: a module, package or module:attribute.")  # fmt: skip
-@click.option("-b", "--broker", envvar="BROKER_URL", cls=CeleryOption, help_group=_GLOBAL,
-              help="Overrides broker_url.")  # fmt: skip
-@click.option("--result-backend", envvar="RESULT_BACKEND", cls=CeleryOption, help_group=_GLOBAL,
-              help="Overrides result_backend.")  # fmt: skip
-@click.option("--loader", envvar="LOADER", cls=CeleryOption, help_group=_GLOBAL,
-              help="Loader class for an app that names none.")  # fmt: skip
-@click.option("--config", envvar="CONFIG_MODULE", cls=CeleryOption, help_group=_GLOBAL,
-              help="Module of settings for an app that names none.")  # fmt: skip
-@click.option("--workdir", cls=CeleryOption, type=click.Path(path_type=Path), callback=_go_to, is_eager=True,
-              help_group=_GLOBAL, help="Directory to change to first.")  # fmt: skip
+@click.option(
+    "-A",
+    "--app",
+    envvar="APP",
+    cls=CeleryOption,
+    type=click.UNPROCESSED,
+    help_group=_GLOBAL,
+    help="The app: a module, package or module:attribute.",
+)
+@click.option(
+    "-b", "--broker", envvar="BROKER_URL", cls=CeleryOption, help_group=_GLOBAL, help="Overrides broker_url."
+)
+@click.option(
+    "--result-backend",
+    envvar="RESULT_BACKEND",
+    cls=CeleryOption,
+    help_group=_GLOBAL,
+    help="Overrides result_backend.",
+)
+@click.option(
+    "--loader",
+    envvar="LOADER",
+    cls=CeleryOption,
+    help_group=_GLOBAL,
+    help="Loader class for an app that names none.",
+)
+@click.option(
+    "--config",
+    envvar="CONFIG_MODULE",
+    cls=CeleryOption,
+    help_group=_GLOBAL,
+    help="Module of settings for an app that names none.",
+)
+@click.option(
+    "--workdir",
+    cls=CeleryOption,
+    type=click.Path(path_type=Path),
+    callback=_go_to,
+    is_eager=True,
+    help_group=_GLOBAL,
+    help="Directory to change to first.",
+)
 @click.option("-C", "--no-color", envvar="NO_COLOR", is_flag=True, cls=CeleryOption, help_group=_GLOBAL)
 @click.option("-q", "--quiet", is_flag=True, cls=CeleryOption, help_group=_GLOBAL)
 @click.option("--version", cls=CeleryOption, is_flag=True, help_group=_GLOBAL)
-@click.option("--skip-checks", envvar="SKIP_CHECKS", cls=CeleryOption, is_flag=True, help_group=_GLOBAL,
-              help="Leave Django's system checks out at the start. A non-empty variable SKIP_CHECKS "
-                   "does the same.")  # fmt: skip
+@click.option(
+    "--skip-checks",
+    envvar="SKIP_CHECKS",
+    cls=CeleryOption,
+    is_flag=True,
+    help_group=_GLOBAL,
+    help="Leave Django's system checks out at the start. A non-empty variable SKIP_CHECKS does the same.",
+)
 @click.pass_context
 def celery(
     ctx: click.Context,
@@ -178,7 +213,7 @@ def _load_app(ctx: click.Context, name: str) -> Any:
         reason = str(exc.args[0]).capitalize() if exc.args else _what_happened(name)
     except Exception:
         reason = _what_happened(name)
-    ctx.fail(click.style(_NOT_LOADED + reason, fg="red"))
+    raise click.UsageError(click.style(_NOT_LOADED + reason, fg="red"), ctx=ctx)
 
 
 def _what_happened(name: str) -> str:

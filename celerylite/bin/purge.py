@@ -16,12 +16,23 @@ _GROUP = "Purging Options"
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
-@click.option("-f", "--force", cls=CeleryOption, is_flag=True, help_group=_GROUP,
-              help="Do not ask first.")  # fmt: skip
-@click.option("-Q", "--queues", cls=CeleryOption, type=COMMA_SEPARATED_LIST, help_group=_GROUP,
-              help="Only these queues, with commas between them.")  # fmt: skip
-@click.option("-X", "--exclude-queues", cls=CeleryOption, type=COMMA_SEPARATED_LIST, help_group=_GROUP,
-              help="All but these queues, with commas between them.")  # fmt: skip
+@click.option("-f", "--force", cls=CeleryOption, is_flag=True, help_group=_GROUP, help="Do not ask first.")
+@click.option(
+    "-Q",
+    "--queues",
+    cls=CeleryOption,
+    type=COMMA_SEPARATED_LIST,
+    help_group=_GROUP,
+    help="Only these queues, with commas between them.",
+)
+@click.option(
+    "-X",
+    "--exclude-queues",
+    cls=CeleryOption,
+    type=COMMA_SEPARATED_LIST,
+    help_group=_GROUP,
+    help="All but these queues, with commas between them.",
+)
 @click.pass_context
 @handle_preload_options
 def purge(

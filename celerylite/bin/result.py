@@ -13,10 +13,20 @@ _GROUP = "Result Options"
 
 @click.command(cls=CeleryCommand)
 @click.argument("task_id")
-@click.option("-t", "--task", cls=CeleryOption, help_group=_GROUP,
-              help="Name of the task, if it has a result backend of its own.")  # fmt: skip
-@click.option("--traceback", cls=CeleryOption, is_flag=True, help_group=_GROUP,
-              help="Print the traceback instead of the value.")  # fmt: skip
+@click.option(
+    "-t",
+    "--task",
+    cls=CeleryOption,
+    help_group=_GROUP,
+    help="Name of the task, if it has a result backend of its own.",
+)
+@click.option(
+    "--traceback",
+    cls=CeleryOption,
+    is_flag=True,
+    help_group=_GROUP,
+    help="Print the traceback instead of the value.",
+)
 @click.pass_context
 @handle_preload_options
 def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) -> None:

@@ -1,4 +1,4 @@
-"""The `run` command: starts a program in which `import celery` gives celerylite. Celery has no such command."""
+"""The `run` command, which Celery has not: starts a program in which `import celery` gives celerylite."""
 
 from __future__ import annotations
 
@@ -24,8 +24,14 @@ _COMMAND_NOT_EXECUTABLE = 126
 @click.command(
     cls=CeleryCommand, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
-@click.option("-A", "--app", "app_name", cls=CeleryOption, metavar="APP",
-              help="Start the runtime of this app once the program is up.")  # fmt: skip
+@click.option(
+    "-A",
+    "--app",
+    "app_name",
+    cls=CeleryOption,
+    metavar="APP",
+    help="Start the runtime of this app once the program is up.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def run(ctx: click.Context, app_name: str | None, command: tuple[str, ...]) -> None:

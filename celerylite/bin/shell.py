@@ -24,12 +24,15 @@ _NAMES = ("Task", "chord", "group", "chain", "chunks", "xmap", "xstarmap", "subt
 @click.option("-I", "--ipython", is_flag=True, cls=CeleryOption, help_group=_GROUP, help="Use IPython.")
 @click.option("-B", "--bpython", is_flag=True, cls=CeleryOption, help_group=_GROUP, help="Use bpython.")
 @click.option("--python", is_flag=True, cls=CeleryOption, help_group=_GROUP, help="Use Python's own prompt.")
-@click.option("-T", "--without-tasks", is_flag=True, cls=CeleryOption, help_group=_GROUP,
-              help="Leave the tasks out.")  # fmt: skip
-@click.option("--eventlet", is_flag=True, cls=CeleryOption, help_group=_GROUP,
-              help="Not supported; raises an error.")  # fmt: skip
-@click.option("--gevent", is_flag=True, cls=CeleryOption, help_group=_GROUP,
-              help="Not supported; raises an error.")  # fmt: skip
+@click.option(
+    "-T", "--without-tasks", is_flag=True, cls=CeleryOption, help_group=_GROUP, help="Leave the tasks out."
+)
+@click.option(
+    "--eventlet", is_flag=True, cls=CeleryOption, help_group=_GROUP, help="Not supported; raises an error."
+)
+@click.option(
+    "--gevent", is_flag=True, cls=CeleryOption, help_group=_GROUP, help="Not supported; raises an error."
+)
 @click.pass_context
 @handle_preload_options
 def shell(
@@ -71,7 +74,9 @@ def _names(app: Any, without_tasks: bool) -> dict[str, Any]:
     return names
 
 
-def _chosen_prompt(ctx: click.Context, prompt: Callable[[dict[str, Any]], None], names: dict[str, Any]) -> None:
+def _chosen_prompt(
+    ctx: click.Context, prompt: Callable[[dict[str, Any]], None], names: dict[str, Any]
+) -> None:
     try:
         prompt(names)
     except ImportError as exc:

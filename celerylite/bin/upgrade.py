@@ -26,12 +26,21 @@ def upgrade(ctx: click.Context) -> None:
 
 @upgrade.command(cls=CeleryCommand)
 @click.argument("filename")
-@click.option("--django", cls=CeleryOption, is_flag=True, help_group=_GROUP,
-              help="Write CELERY_TASK_ALWAYS_EAGER instead of task_always_eager.")  # fmt: skip
-@click.option("--compat", cls=CeleryOption, is_flag=True, help_group=_GROUP,
-              help="The same as --django.")  # fmt: skip
-@click.option("--no-backup", cls=CeleryOption, is_flag=True, help_group=_GROUP,
-              help="Do not keep the old file as FILENAME.orig.")  # fmt: skip
+@click.option(
+    "--django",
+    cls=CeleryOption,
+    is_flag=True,
+    help_group=_GROUP,
+    help="Write CELERY_TASK_ALWAYS_EAGER instead of task_always_eager.",
+)
+@click.option("--compat", cls=CeleryOption, is_flag=True, help_group=_GROUP, help="The same as --django.")
+@click.option(
+    "--no-backup",
+    cls=CeleryOption,
+    is_flag=True,
+    help_group=_GROUP,
+    help="Do not keep the old file as FILENAME.orig.",
+)
 def settings(filename: str, django: bool, compat: bool, no_backup: bool) -> None:
     """Rename the settings in FILENAME that Celery 4 gave new names."""
     path = Path(filename)

@@ -22,7 +22,7 @@ from celerylite.bin.base import (
 from celerylite.exceptions import SecurityError
 from celerylite.utils.nodenames import default_nodename, host_format, node_format
 
-__all__ = ("AUTOSCALE", "CELERY_BEAT", "HOSTNAME", "WORKERS_POOL", "detach", "worker")
+__all__ = ("AUTOSCALE", "CELERY_BEAT", "HOSTNAME", "WORKERS_POOL", "detach", "go_on_detached", "worker")
 
 _WORKER = "Worker Options"
 _POOL = "Pool Options"
@@ -82,7 +82,9 @@ class Autoscale(click.ParamType):
         numbers = value.split(",")
         if len(numbers) > 2:
             self.fail(
-                f"Expected two comma separated integers or one integer.Got {len(numbers)} instead.", param, ctx
+                f"Expected two comma separated integers or one integer.Got {len(numbers)} instead.",
+                param,
+                ctx,
             )
         try:
             most, least = sorted((int(number) for number in (*numbers, "0")[:2]), reverse=True)
@@ -135,67 +137,200 @@ def detach(
     return EX_OK
 
 
-def _detached(ctx: click.Context, hostname: str, logfile: str | None, daemon: dict[str, Any]) -> int:
-    argv = [argument for argument in sys.argv[1:] if argument not in ("-D", "--detach")]
-    return detach(argv, logfile=node_format(logfile, hostname) if logfile else None, **daemon)
+def go_on_detached(**options: Any) -> int:
+    """Start this program with the arguments it was given, but in the background; returns the exit code."""
+    return detach([argument for argument in sys.argv[1:] if argument not in ("-D", "--detach")], **options)
 
 
 @click.command(cls=CeleryDaemonCommand, context_settings={"allow_extra_args": True})
-@click.option("-n", "--hostname", default="", cls=CeleryOption, type=HOSTNAME, help_group=_WORKER,
-              help="Name of this node, such as 'w1@%h'. %h is the host, %n the name, %d the domain.")
-@click.option("-D", "--detach", "detached", cls=CeleryOption, is_flag=True, default=False,
-              help_group=_WORKER, help="Go on in the background.")
-@click.option("-S", "--statedb", cls=CeleryOption, type=click.Path(), help_group=_WORKER,
-              callback=lambda ctx, _, value: value or ctx.obj.app.conf.worker_state_db,
-              help=f"{_NO_EFFECT} The database remembers what was revoked.")
-@click.option("-l", "--loglevel", default="WARNING", cls=CeleryOption, type=LOG_LEVEL, help_group=_WORKER,
-              help="What is logged.")
-@click.option("-O", "--optimization", default="default", cls=CeleryOption, help_group=_WORKER,
-              type=click.Choice(("default", "fair")), help=f"{_NO_EFFECT} Always fair.")
-@click.option("--prefetch-multiplier", type=int, metavar="<prefetch multiplier>", cls=CeleryOption,
-              callback=lambda ctx, _, value: value or ctx.obj.app.conf.worker_prefetch_multiplier,
-              help_group=_WORKER, help="How many tasks are claimed ahead for each that runs.")
-@click.option("--disable-prefetch", is_flag=True, default=None, cls=CeleryOption, help_group=_WORKER,
-              callback=lambda ctx, _, value: (
-                  ctx.obj.app.conf.worker_disable_prefetch if value is None else value
-              ),
-              help="Claim no task ahead.")
-@click.option("-c", "--concurrency", type=str, metavar="<concurrency>", callback=_concurrency_value,
-              cls=CeleryOption, help_group=_POOL,
-              help="How many tasks run at a time, or 'auto'. The default is the number of CPUs.")
-@click.option("-P", "--pool", type=WORKERS_POOL, cls=CeleryOption, help_group=_POOL,
-              help="Where plain functions run: threads (the default), solo or prefork.")
-@click.option("-E", "--task-events", "--events", is_flag=True, default=None, cls=CeleryOption,
-              help_group=_POOL, help="Send task events to other processes.")
-@click.option("--time-limit", type=float, cls=CeleryOption, help_group=_POOL,
-              help="Seconds after which a task is failed.")
-@click.option("--soft-time-limit", type=float, cls=CeleryOption, help_group=_POOL,
-              help="Seconds after which SoftTimeLimitExceeded is raised in a task.")
-@click.option("--max-tasks-per-child", type=int, cls=CeleryOption, help_group=_POOL,
-              help="Tasks after which a child process is replaced (prefork only).")
-@click.option("--pool-start-method", type=click.Choice(["fork", "spawn"]), cls=CeleryOption,
-              help_group=_POOL, help="How child processes are made (prefork only).")
-@click.option("--max-memory-per-child", type=int, cls=CeleryOption, help_group=_POOL,
-              help="KiB of memory above which a child process is replaced (prefork only).")
-@click.option("--purge", "--discard", is_flag=True, cls=CeleryOption, help_group=_QUEUES,
-              help="Delete all waiting messages first.")
-@click.option("--queues", "-Q", type=COMMA_SEPARATED_LIST, cls=CeleryOption, help_group=_QUEUES,
-              help="Run only what is in these queues.")
-@click.option("--exclude-queues", "-X", type=COMMA_SEPARATED_LIST, cls=CeleryOption, help_group=_QUEUES,
-              help="Run nothing of these queues.")
-@click.option("--include", "-I", type=COMMA_SEPARATED_LIST, cls=CeleryOption, help_group=_QUEUES,
-              help="Further modules to import.")
+@click.option(
+    "-n",
+    "--hostname",
+    default="",
+    cls=CeleryOption,
+    type=HOSTNAME,
+    help_group=_WORKER,
+    help="Name of this node, such as 'w1@%h'. %h is the host, %n the name, %d the domain.",
+)
+@click.option(
+    "-D",
+    "--detach",
+    "detached",
+    cls=CeleryOption,
+    is_flag=True,
+    default=False,
+    help_group=_WORKER,
+    help="Go on in the background.",
+)
+@click.option(
+    "-S",
+    "--statedb",
+    cls=CeleryOption,
+    type=click.Path(),
+    help_group=_WORKER,
+    callback=lambda ctx, _, value: value or ctx.obj.app.conf.worker_state_db,
+    help=f"{_NO_EFFECT} The database remembers what was revoked.",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    default="WARNING",
+    cls=CeleryOption,
+    type=LOG_LEVEL,
+    help_group=_WORKER,
+    help="What is logged.",
+)
+@click.option(
+    "-O",
+    "--optimization",
+    default="default",
+    cls=CeleryOption,
+    help_group=_WORKER,
+    type=click.Choice(("default", "fair")),
+    help=f"{_NO_EFFECT} Always fair.",
+)
+@click.option(
+    "--prefetch-multiplier",
+    type=int,
+    metavar="<prefetch multiplier>",
+    cls=CeleryOption,
+    callback=lambda ctx, _, value: value or ctx.obj.app.conf.worker_prefetch_multiplier,
+    help_group=_WORKER,
+    help="How many tasks are claimed ahead for each that runs.",
+)
+@click.option(
+    "--disable-prefetch",
+    is_flag=True,
+    default=None,
+    cls=CeleryOption,
+    help_group=_WORKER,
+    callback=lambda ctx, _, value: ctx.obj.app.conf.worker_disable_prefetch if value is None else value,
+    help="Claim no task ahead.",
+)
+@click.option(
+    "-c",
+    "--concurrency",
+    type=str,
+    metavar="<concurrency>",
+    callback=_concurrency_value,
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="How many tasks run at a time, or 'auto'. The default is the number of CPUs.",
+)
+@click.option(
+    "-P",
+    "--pool",
+    type=WORKERS_POOL,
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="Where plain functions run: threads (the default), solo or prefork.",
+)
+@click.option(
+    "-E",
+    "--task-events",
+    "--events",
+    is_flag=True,
+    default=None,
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="Send task events to other processes.",
+)
+@click.option(
+    "--time-limit",
+    type=float,
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="Seconds after which a task is failed.",
+)
+@click.option(
+    "--soft-time-limit",
+    type=float,
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="Seconds after which SoftTimeLimitExceeded is raised in a task.",
+)
+@click.option(
+    "--max-tasks-per-child",
+    type=int,
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="Tasks after which a child process is replaced (prefork only).",
+)
+@click.option(
+    "--pool-start-method",
+    type=click.Choice(["fork", "spawn"]),
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="How child processes are made (prefork only).",
+)
+@click.option(
+    "--max-memory-per-child",
+    type=int,
+    cls=CeleryOption,
+    help_group=_POOL,
+    help="KiB of memory above which a child process is replaced (prefork only).",
+)
+@click.option(
+    "--purge",
+    "--discard",
+    is_flag=True,
+    cls=CeleryOption,
+    help_group=_QUEUES,
+    help="Delete all waiting messages first.",
+)
+@click.option(
+    "--queues",
+    "-Q",
+    type=COMMA_SEPARATED_LIST,
+    cls=CeleryOption,
+    help_group=_QUEUES,
+    help="Run only what is in these queues.",
+)
+@click.option(
+    "--exclude-queues",
+    "-X",
+    type=COMMA_SEPARATED_LIST,
+    cls=CeleryOption,
+    help_group=_QUEUES,
+    help="Run nothing of these queues.",
+)
+@click.option(
+    "--include",
+    "-I",
+    type=COMMA_SEPARATED_LIST,
+    cls=CeleryOption,
+    help_group=_QUEUES,
+    help="Further modules to import.",
+)
 @click.option("--without-gossip", is_flag=True, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
 @click.option("--without-mingle", is_flag=True, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
 @click.option("--without-heartbeat", is_flag=True, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
 @click.option("--heartbeat-interval", type=int, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
-@click.option("--autoscale", type=AUTOSCALE, cls=CeleryOption, help_group=_FEATURES,
-              help="Most and least tasks at a time. Threads are made on demand: the most counts.")
-@click.option("-B", "--beat", type=CELERY_BEAT, cls=CeleryOption, is_flag=True, help_group=_BEAT,
-              help="Fire the schedule even if `celerylite_beat` says off.")
-@click.option("-s", "--schedule-filename", "--schedule", cls=CeleryOption, help_group=_BEAT,
-              callback=lambda ctx, _, value: value or ctx.obj.app.conf.beat_schedule_filename,
-              help=f"{_NO_EFFECT} The database remembers the last runs.")
+@click.option(
+    "--autoscale",
+    type=AUTOSCALE,
+    cls=CeleryOption,
+    help_group=_FEATURES,
+    help="Most and least tasks at a time. Threads are made on demand: the most counts.",
+)
+@click.option(
+    "-B",
+    "--beat",
+    type=CELERY_BEAT,
+    cls=CeleryOption,
+    is_flag=True,
+    help_group=_BEAT,
+    help="Fire the schedule even if `celerylite_beat` says off.",
+)
+@click.option(
+    "-s",
+    "--schedule-filename",
+    "--schedule",
+    cls=CeleryOption,
+    help_group=_BEAT,
+    callback=lambda ctx, _, value: value or ctx.obj.app.conf.beat_schedule_filename,
+    help=f"{_NO_EFFECT} The database remembers the last runs.",
+)
 @click.option("--scheduler", cls=CeleryOption, help_group=_BEAT, help="Class that fires the schedule.")
 @click.pass_context
 @handle_preload_options
@@ -220,8 +355,8 @@ def worker(
     """
     configure_from_arguments(ctx, namespace="worker")
     if detached:
-        daemon = {"uid": uid, "gid": gid, "umask": umask, "executable": executable}
-        ctx.exit(_detached(ctx, hostname, logfile, daemon))
+        log = node_format(logfile, hostname) if logfile else None
+        ctx.exit(go_on_detached(logfile=log, uid=uid, gid=gid, umask=umask, executable=executable))
     try:
         platforms.maybe_drop_privileges(uid=uid, gid=gid)
         program = ctx.obj.app.Worker(

@@ -38,9 +38,7 @@ NO_WORKER = os.environ.get("NO_WORKER")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "celery(**overrides): override celery configuration for a test case"
-    )
+    config.addinivalue_line("markers", "celery(**overrides): override celery configuration for a test case")
 
 
 @contextmanager

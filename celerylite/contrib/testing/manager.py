@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import builtins
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -146,7 +146,7 @@ class ManagerMixin:
                 return results.get(
                     callback=lambda task_id, value: received.append(task_id), propagate=propagate, **kwargs
                 )
-            except (socket.timeout, TimeoutError) as exc:
+            except (builtins.TimeoutError, TimeoutError) as exc:
                 missing = truncate(", ".join(self.missing_results(results)))
                 done = len(results) - len(received)
                 self.remark(f"Still waiting for {done}/{len(results)}: [{missing}]: {exc!r}", "!")
@@ -202,7 +202,9 @@ class ManagerMixin:
     def assert_task_state_from_result(
         self, fun: Callable[..., Any], results: Iterable[Any], interval: float = 0.5, **policy: Any
     ) -> Any:
-        return self.wait_for(partial(self.true_or_raise, fun, results, timeout=interval), (Sentinel,), **policy)
+        return self.wait_for(
+            partial(self.true_or_raise, fun, results, timeout=interval), (Sentinel,), **policy
+        )
 
     def assert_task_worker_state(
         self, fun: Callable[..., Any], ids: Iterable[str], interval: float = 0.5, **policy: Any
