@@ -81,10 +81,15 @@ class _Writer:
             raise _FullError
 
     def write(self, value: Any, level: int) -> None:
-        self.check_room()
+        left = self.left
+        if left is not None and left <= 0:
+            self.check_room()
         leaf = _LEAVES.get(type(value)) or _leaf_for(value)
         if leaf is not None:
-            self.emit(leaf(value, self.left))
+            text = leaf(value, left)
+            self.parts.append(text)
+            if left is not None:
+                self.left = left - len(text)
             return
         if isinstance(value, (set, frozenset)) and not value:
             self.emit(f"{type(value).__name__}()")
@@ -111,14 +116,19 @@ class _Writer:
             if self.left is not None:
                 self.left -= len(end)
 
+    def write_key(self, key: Any) -> None:
+        leaf = _LEAVES.get(type(key))
+        self.check_room()
+        # A key of several parts starts anew: neither its depth nor what it has seen counts from outside.
+        self.emit(leaf(key, self.left) if leaf else saferepr(key, self.left, self.maxlevels))
+
     def write_items(self, value: Any, level: int) -> None:
         pairs = isinstance(value, dict)
         for index, item in enumerate(value):
             if index:
                 self.emit(", ")
             if pairs:
-                self.check_room()
-                self.emit(saferepr(item, self.left, self.maxlevels))
+                self.write_key(item)
                 self.emit(": ")
                 self.write(value[item], level)
             else:

@@ -102,7 +102,7 @@ class LocalTimezone(tzinfo):
         return _time.tzname[self._isdst(dt)]
 
     def fromutc(self, dt: datetime) -> datetime:
-        """The moment with a fixed offset, because this zone cannot tell the halves of a repeated hour apart."""
+        """The moment with a fixed offset, as this zone cannot tell the halves of a repeated hour apart."""
         offset = timedelta(minutes=self.utcoffset(dt) // _MINUTE)
         tz = self._offset_cache.setdefault(offset, _fixed_offset(offset))
         return tz.fromutc(dt.replace(tzinfo=tz))
@@ -454,7 +454,7 @@ def adjust_timestamp(ts: float, offset: float, here: Callable[..., float] = utco
 def get_exponential_backoff_interval(
     factor: int, retries: int, maximum: int, full_jitter: bool = False
 ) -> int:
-    """Seconds until the next attempt: `factor * 2 ** retries` up to `maximum`; `full_jitter` takes any less."""
+    """Seconds to wait: `factor * 2 ** retries` up to `maximum`; `full_jitter` takes any less."""
     countdown: int = min(maximum, factor * (2**retries))
     if full_jitter:
         countdown = random.randrange(countdown + 1)

@@ -74,7 +74,7 @@ class Signal:
 
         `sender` limits it to one sender, None means every one. The receiver is held weakly, so a function
         made in passing must be connected with `weak=False`. The same receiver, or the same `dispatch_uid`, is
-        connected once. With `retry` a receiver that raises is called again until it does not (and is held strongly).
+        connected once. With `retry` a receiver is held strongly, and called again until it does not raise.
         Raises ValueError for a receiver that does not take `**kwargs`.
         """
         if args and callable(args[0]):
