@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -19,11 +20,16 @@ from celerylite._state import get_current_app
 from celerylite.signals import user_preload_options
 from celerylite.utils import text
 from celerylite.utils.log import mlevel
-from celerylite.utils.objects import cached_property
 from celerylite.utils.time import maybe_iso8601
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
+
+    ParamType = click.ParamType[Any]
+    StringChoice = click.Choice[str]
+else:
+    # Generic in click's stubs and newer releases, but not in 8.1.
+    ParamType, StringChoice = click.ParamType, click.Choice
 
 __all__ = (
     "CLIContext",
@@ -37,6 +43,8 @@ __all__ = (
     "JsonArray",
     "JsonObject",
     "LogLevel",
+    "ParamType",
+    "StringChoice",
     "COMMA_SEPARATED_LIST",
     "ISO8601",
     "ISO8601_OR_FLOAT",
@@ -281,7 +289,7 @@ class CeleryDaemonCommand(CeleryCommand):
         ]
 
 
-class CommaSeparatedList(click.ParamType):
+class CommaSeparatedList(ParamType):
     """Strings with commas between them, as a list."""
 
     name = "comma separated list"
@@ -290,7 +298,7 @@ class CommaSeparatedList(click.ParamType):
         return text.str_to_list(value)
 
 
-class _Json(click.ParamType):
+class _Json(ParamType):
     expected: type
     noun: str
 
@@ -322,7 +330,7 @@ class JsonObject(_Json):
     noun = "object"
 
 
-class ISO8601DateTime(click.ParamType):
+class ISO8601DateTime(ParamType):
     """A point in time."""
 
     name = "iso-86091"
@@ -346,7 +354,7 @@ class ISO8601DateTimeOrFloat(ISO8601DateTime):
             return super().convert(value, param, ctx)
 
 
-class LogLevel(click.Choice[str]):
+class LogLevel(StringChoice):
     """The name of a logging level in any case; the value is its number."""
 
     def __init__(self) -> None:

@@ -162,6 +162,7 @@ def _go_to(_ctx: click.Context, _param: click.Parameter, workdir: Path | None) -
 @click.pass_context
 def celery(
     ctx: click.Context,
+    /,
     app: Any,
     workdir: Path | None,
     no_color: bool,

@@ -16,6 +16,8 @@ from celerylite.bin.base import (
     LOG_LEVEL,
     CeleryDaemonCommand,
     CeleryOption,
+    ParamType,
+    StringChoice,
     configure_from_arguments,
     handle_preload_options,
 )
@@ -34,7 +36,7 @@ _BEAT = "Embedded Beat Options"
 _NO_EFFECT = "No effect here."
 
 
-class CeleryBeat(click.ParamType):
+class CeleryBeat(ParamType):
     """Whether the worker fires the schedule."""
 
     name = "beat"
@@ -43,7 +45,7 @@ class CeleryBeat(click.ParamType):
         return value
 
 
-class WorkersPool(click.Choice[str]):
+class WorkersPool(StringChoice):
     """The name of a pool."""
 
     name = "pool"
@@ -62,7 +64,7 @@ class WorkersPool(click.Choice[str]):
         return pool
 
 
-class Hostname(click.ParamType):
+class Hostname(ParamType):
     """The name of the node, with %h, %n and %d filled in."""
 
     name = "hostname"
@@ -71,7 +73,7 @@ class Hostname(click.ParamType):
         return host_format(default_nodename(value))
 
 
-class Autoscale(click.ParamType):
+class Autoscale(ParamType):
     """Two numbers of workers, as (most, least)."""
 
     name = "<min workers>, <max workers>"

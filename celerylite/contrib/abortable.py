@@ -58,6 +58,6 @@ class AbortableTask(Task[P, R]):
 
         Reads the database: often enough to leave in time, seldom enough to get work done.
         """
-        result = self.AsyncResult(kwargs.get("task_id", self.request.id))
+        result = self.AsyncResult(kwargs.get("task_id") or str(self.request.id))
         # A subclass may give results of another kind, which nobody can abort.
         return isinstance(result, AbortableAsyncResult) and result.is_aborted()

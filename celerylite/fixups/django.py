@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -16,7 +17,6 @@ from celerylite.exceptions import FixupWarning, ImproperlyConfigured
 from celerylite.local import Proxy
 from celerylite.utils.imports import symbol_by_name
 from celerylite.utils.log import get_logger
-from celerylite.utils.objects import cached_property
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
