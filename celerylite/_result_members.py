@@ -32,6 +32,8 @@ class Members(ResultBase):
         self.results.append(result)
         if "_on_full" in self.__dict__:
             if self._on_full.ready:
+                # What waits from now on waits for the new one too.
+                self.__dict__.pop("on_ready", None)
                 self._on_full = Barrier()
             self._on_full.add(result)
             self._on_full.finalize()

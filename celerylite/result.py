@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from celerylite import _awaiting, _clock, states
 from celerylite._ready import Barrier, Ready
@@ -119,9 +119,8 @@ class AsyncResult(KnownResult, Generic[R]):
         that cannot wake us looks. With `follow_parents` the failure of an earlier task of the
         workflow is raised too, since then this one will never run. None if the task's result is ignored.
         """
-        nothing: Any = None
         if self.ignored:
-            return nothing  # there will never be anything to wait for
+            return cast("R", None)  # there will never be anything to wait for
         if disable_sync_subtasks:
             assert_will_not_block()
         check = on_interval
@@ -131,8 +130,8 @@ class AsyncResult(KnownResult, Generic[R]):
         if self._cache:
             if propagate:
                 self.maybe_throw(callback=callback)
-            value: R = self.result
-            return value
+            known: Any = self.result
+            return cast("R", known)
         self.backend.add_pending_result(self)
         waited: R = self.backend.wait_for_pending(
             self,
@@ -183,14 +182,6 @@ class AsyncResult(KnownResult, Generic[R]):
         self.backend.add_pending_result(self, weak=weak)
         return self.on_ready.then(callback, on_error)
 
-    @cached_property
-    def on_ready(self) -> Ready:
-        # Made when first asked for: most results never have a callback.
-        ready = Ready()
-        if self._cache is not None:
-            ready(self)
-        return ready
-
     def throw(self, *args: Any, **kwargs: Any) -> None:
         """Raise the exception given, after the error callbacks of `then`."""
         exc = args[0] if args else None
@@ -218,6 +209,15 @@ class AsyncResult(KnownResult, Generic[R]):
             return None
         tblib = _import_tblib()
         return None if tblib is None else tblib.Traceback.from_string(tb).as_traceback()
+
+    def __copy__(self) -> Self:
+        return self.__class__(self.id, self.backend, None, self.app, self.parent)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, self.__reduce_args__()
+
+    def __reduce_args__(self) -> tuple[Any, ...]:
+        return self.id, self.backend, None, None, self.parent
 
 
 class ResultSet(Members):
@@ -392,7 +392,9 @@ class GroupResult(ResultSet):
     def restore(cls, id: str, backend: Any = None, app: Celery | None = None) -> Any:
         """The group saved under `id`, or None."""
         if backend is None:
-            bound = None if isinstance(cls.app, property) else cls.app
+            bound: Any = cls.app
+            if isinstance(bound, property):
+                bound = None  # no app made this class
             backend = (app or bound or current_app).backend
         return backend.restore_group(id)
 
@@ -423,7 +425,7 @@ class GroupResult(ResultSet):
             return bool(other == self.id)
         return NotImplemented
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]
         return hash(self.id)
 
     def __repr__(self) -> str:
@@ -471,7 +473,7 @@ class EagerResult(AsyncResult[R]):
             raise self.result if isinstance(self.result, Exception) else Exception(self.result)
         return self.result
 
-    wait = get
+    wait = get  # type: ignore[assignment]
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:  # noqa: ASYNC109
         value: R = self.get(propagate=propagate, disable_sync_subtasks=False)
@@ -552,7 +554,7 @@ def _value_of(meta: Any, propagate: bool, disable_sync_subtasks: bool) -> Any:
 def _import_tblib() -> Any:
     # Optional: remote tracebacks are rebuilt only where it is installed.
     try:
-        import tblib
+        import tblib  # type: ignore[import-not-found]
     except ImportError:
         return None
     return tblib

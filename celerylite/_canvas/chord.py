@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = ("_chord",)
 
 #: Say when the header is to start; the body starts when the header is done.
-_DELAYS = ("countdown", "eta")
+_DELAYS: tuple[str, ...] = ("countdown", "eta")
+
+#: Options that belong to the body.
+_LINKS: tuple[str, ...] = ("link", "link_error")
 
 #: Options of a chain that belong to one run of it, not to its first task.
 _CHAIN_RUN_OPTIONS = frozenset(
@@ -117,7 +120,7 @@ class _chord(Signature[Any]):
         header_args = (*args, *self.args) if args and not self.immutable else self.args
         header_kwargs = {**self.kwargs["kwargs"], **given}
         delay = {key: options.pop(key) for key in _DELAYS if options.get(key) is not None}
-        callbacks = {key: options.pop(key) for key in ("link", "link_error") if key in options}
+        callbacks = {key: options.pop(key) for key in _LINKS if key in options}
         body = body.clone(**self._body_options(options))
         app = self._get_app(body)
         header = self._header_to_send(app)
@@ -142,7 +145,7 @@ class _chord(Signature[Any]):
             tasks = tasks[:]
         return group(tasks, app=app, task_id=self.options.get("task_id") or uuid())
 
-    def apply(  # type: ignore[override]
+    def apply(
         self,
         args: Iterable[Any] | None = None,
         kwargs: dict[str, Any] | None = None,

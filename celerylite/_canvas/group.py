@@ -304,7 +304,8 @@ class group(Signature[Any]):
     # -- composing and looking
 
     def __or__(self, other: Any) -> Any:
-        if is_empty_group(other):
+        # Not asked of a lazy group: that would start its generator.
+        if is_empty_group(other) and not isinstance(other.tasks, _regen):
             return self
         return new_chord(self, body=other, app=self._app)
 
@@ -339,13 +340,13 @@ def _members_of(given: Any) -> Any:
     if is_group(given):
         given = given.tasks
     if isinstance(given, abstract.CallableSignature):
-        given = [given.clone()]  # type: ignore[attr-defined]
+        given = [given.clone()]
     return given if isinstance(given, _regen) else regen(given)
 
 
 def _as_clone(task: Any, app: Any) -> Any:
     if isinstance(task, abstract.CallableSignature):
-        return task.clone()  # type: ignore[attr-defined]
+        return task.clone()
     return Signature.from_dict(task, app=app)
 
 

@@ -79,7 +79,7 @@ class chunks(Signature[Any]):
             "celery.chunks", (), {"task": task, "it": regen(it), "n": n}, immutable=True, **options
         )
 
-    def __call__(self, **options: Any) -> Any:  # type: ignore[override]
+    def __call__(self, **options: Any) -> Any:
         return self.apply_async(**options)
 
     def apply_async(  # type: ignore[override]

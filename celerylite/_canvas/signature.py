@@ -383,8 +383,9 @@ class Signature(dict[str, Any], Generic[R]):
 
     def items(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
         # Some serializers give keys back as bytes.
+        key: Any
         for key, value in super().items():
-            yield key.decode() if isinstance(key, bytes) else key, value
+            yield (key.decode() if isinstance(key, bytes) else key), value
 
     @property
     def name(self) -> Any:
@@ -445,7 +446,7 @@ def new_chord(*args: Any, **options: Any) -> Any:
 
 
 def is_empty_group(sig: object) -> bool:
-    """Whether `sig` is a group known to have no task. A lazy group is not known to."""
+    """Whether `sig` is a group without tasks. Starts the generator of a lazy one."""
     return is_group(sig) and isinstance(sig.tasks, (list, tuple)) and not sig.tasks
 
 

@@ -83,7 +83,7 @@ def add_accumulate_task(app: Celery) -> Any:
 def add_unlock_chord_task(app: Celery) -> Any:
     """``celery.chord_unlock``: waits for a header by asking. For backends that cannot count parts."""
 
-    @app.task(
+    @app.task(  # type: ignore[arg-type] # mypy takes `self` for one of the **kwargs
         name="celery.chord_unlock",
         max_retries=None,
         shared=False,
@@ -240,7 +240,9 @@ def add_chain_task(app: Celery) -> Any:
 def add_chord_task(app: Celery) -> Any:
     """``celery.chord``: sends a chord from within a worker."""
 
-    @app.task(name="celery.chord", bind=True, ignore_result=False, shared=False, lazy=False)
+    @app.task(  # type: ignore[arg-type] # mypy takes `self` for one of the **kwargs
+        name="celery.chord", bind=True, ignore_result=False, shared=False, lazy=False
+    )
     def chord(
         self: Task[..., Any],
         header: Any,
