@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from celerylite import _cron
 from celerylite._cron import ParseException, crontab_parser
@@ -138,6 +139,15 @@ class BaseSchedule:
         """The zone whose clocks count."""
         zone: tzinfo = self.app.timezone
         return zone
+
+    def in_zone(self, tz: str | tzinfo) -> Self:
+        """This schedule, or a copy of it that goes by the clocks of `tz` if it has no zone of its own."""
+        if self._zone is not None:
+            return self
+        moved = copy.copy(self)
+        moved._app = self._app
+        moved.tz = moved._zone = timezone.get_timezone(tz)
+        return moved
 
     @cached_property
     def utc_enabled(self) -> bool:
@@ -325,7 +335,10 @@ class crontab(BaseSchedule):
             self._orig_day_of_month,
             self._orig_month_of_year,
         )
-        return self.__class__, fields, self._orig_kwargs
+        return self.__class__, fields, self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return self._orig_kwargs if self._zone is None else {**self._orig_kwargs, "tz": self._zone}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         # The base class alone: a subclass may have arguments of its own, which it restores itself.
@@ -432,7 +445,7 @@ class _cron_line(crontab):
             self._orig_hour = "*"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.__class__, (self._line,), self._orig_kwargs
+        return self.__class__, (self._line,), self._state()
 
 
 def maybe_schedule(

@@ -1,0 +1,173 @@
+"""One entry of the beat schedule as a record: read from the configuration, and when it is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from celerylite.schedules import BaseSchedule, crontab, maybe_schedule, schedule
+
+if TYPE_CHECKING:
+    from celerylite.app.base import Celery
+
+__all__ = (
+    "CATCH_UP",
+    "OVERLAP",
+    "BeatLazyFunc",
+    "Entry",
+    "cleanup_entry",
+    "evaluate_args",
+    "evaluate_kwargs",
+    "following",
+    "is_exact",
+    "latest",
+    "read_entry",
+)
+
+#: What becomes of runs that were missed: the most recent one is made up for, none, or all of them.
+CATCH_UP = ("once", "skip", "all")
+#: What happens when a run comes due while the one before has not ended.
+OVERLAP = ("allow", "skip", "buffer_one")
+
+_KEYS = {"task", "schedule", "args", "kwargs", "options", "relative"}
+_OUR_KEYS = {"timezone", "catch_up", "overlap"}
+#: Where a `beat.ScheduleEntry` has more than the configuration does.
+_ATTRIBUTES_OF_ENTRIES = {"app", "name", "last_run_at", "total_run_count"}
+
+
+class BeatLazyFunc:
+    """A function in the `args` or `kwargs` of an entry that is called whenever the task is sent.
+
+    ``'kwargs': {'today': BeatLazyFunc(date.today)}``
+    """
+
+    __module__ = "celerylite.beat"
+
+    def __init__(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._func = func
+        self._func_params: dict[str, Any] = {"args": args, "kwargs": kwargs}
+
+    def __call__(self) -> Any:
+        return self.delay()
+
+    def delay(self) -> Any:
+        """The value of the function now."""
+        return self._func(*self._func_params["args"], **self._func_params["kwargs"])
+
+
+def evaluate_args(args: Any) -> list[Any]:
+    """The arguments to send: lazy ones are called now."""
+    return [arg() if isinstance(arg, BeatLazyFunc) else arg for arg in args or ()]
+
+
+def evaluate_kwargs(kwargs: Any) -> dict[str, Any]:
+    """The keyword arguments to send: lazy ones are called now."""
+    return {key: arg() if isinstance(arg, BeatLazyFunc) else arg for key, arg in (kwargs or {}).items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What to send, and when."""
+
+    name: str
+    task: str
+    schedule: BaseSchedule
+    args: Any = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    catch_up: str = "once"
+    overlap: str = "allow"
+
+
+def cleanup_entry() -> dict[str, Any]:
+    """The entry ``celery.backend_cleanup``, which Celery adds by itself, in the form of the configuration."""
+    return {
+        "task": "celery.backend_cleanup",
+        "schedule": crontab("0", "4", "*"),
+        # A cleanup that could not start for half a day leaves the work to the next one.
+        "options": {"expires": 12 * 3600},
+    }
+
+
+def read_entry(app: Celery, name: str, given: Any) -> Entry:
+    """Read what the configuration says of an entry. Raises ValueError or TypeError when it is not usable."""
+    values = dict(given)
+    unknown = set(values) - _KEYS - _OUR_KEYS - _ATTRIBUTES_OF_ENTRIES
+    if unknown:
+        raise TypeError(
+            f"beat_schedule[{name!r}]: expected the keys {sorted(_KEYS | _OUR_KEYS)}, got {sorted(unknown)}"
+        )
+    zone = values.get("timezone")
+    when = maybe_schedule(values.get("schedule"), values.get("relative", False), app=app, tz=zone)
+    if not hasattr(when, "is_due"):
+        raise TypeError(
+            f"beat_schedule[{name!r}]: expected a schedule (seconds, a timedelta, crontab(...) or a line of "
+            f"cron), got {values.get('schedule')!r}"
+        )
+    catch_up = _choice(name, "catch_up", values.get("catch_up", "once"), CATCH_UP)
+    if catch_up != "once" and not is_exact(when):
+        raise ValueError(
+            f"beat_schedule[{name!r}]: catch_up {catch_up!r} is for crontabs and intervals, "
+            f"got a {type(when).__name__}: leave it out"
+        )
+    return Entry(
+        name=name,
+        task=values["task"],
+        schedule=when if zone is None else when.in_zone(zone),
+        args=values.get("args") or (),
+        kwargs=values.get("kwargs") or {},
+        options=values.get("options") or {},
+        catch_up=catch_up,
+        overlap=_choice(name, "overlap", values.get("overlap", "allow"), OVERLAP),
+    )
+
+
+def _choice(name: str, key: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"beat_schedule[{name!r}]: expected {key} to be one of {allowed}, got {value!r}")
+    return str(value)
+
+
+def is_exact(when: BaseSchedule) -> bool:
+    """Whether the moments of the schedule follow from the last run alone, the same in every process.
+
+    Of anything else (solar events, intervals that are rounded, classes of users) only `is_due` is known.
+    """
+    if when.nowfun is not None:
+        return False
+    if isinstance(when, crontab):
+        return _keeps(when, crontab)
+    if isinstance(when, schedule):
+        return _keeps(when, schedule) and not when.relative and when.seconds > 0
+    return False
+
+
+def _keeps(when: BaseSchedule, base: type[BaseSchedule]) -> bool:
+    """Whether the class of the schedule leaves the methods of `base` that decide as they are."""
+    cls = type(when)
+    return cls.is_due is base.is_due and cls.remaining_estimate is base.remaining_estimate
+
+
+def following(when: BaseSchedule, last_run_at: float) -> float:
+    """When an exact schedule comes due after a run (both epoch seconds)."""
+    if isinstance(when, crontab):
+        return when.next_run_after(datetime.fromtimestamp(last_run_at, UTC)).timestamp()
+    assert isinstance(when, schedule)
+    return last_run_at + when.seconds
+
+
+def latest(when: BaseSchedule, due_at: float, now: float) -> float:
+    """The last moment of an exact schedule, of which `due_at` is one, that is not later than `now`."""
+    if isinstance(when, schedule):
+        return due_at + (now - due_at) // when.seconds * when.seconds
+    # Looking back ever further finds the neighbourhood at once, however many runs were missed.
+    back = 120.0
+    while now - back > due_at and following(when, now - back) > now:
+        back *= 2
+    found, candidate = due_at, following(when, now - back)
+    while candidate <= now:
+        found = max(found, candidate)
+        candidate = following(when, candidate)
+    return found
