@@ -80,11 +80,11 @@ class CLIContext:
 
     @cached_property
     def OK(self) -> str:
-        return self.style("OK", fg="green", bold=True)
+        return str(self.style("OK", fg="green", bold=True))
 
     @cached_property
     def ERROR(self) -> str:
-        return self.style("ERROR", fg="red", bold=True)
+        return str(self.style("ERROR", fg="red", bold=True))
 
     def style(self, message: Any = None, **kwargs: Any) -> Any:
         """The message in colour, or as it is with --no-color."""
