@@ -240,8 +240,23 @@ def _hasten_celery() -> None:
     backends: Any = importlib.import_module("celery.backends.base")
     _cap(backends.SyncBackendMixin, "wait_for", "interval", 0.005)
     _cap(backends.KeyValueStoreBackend, "get_many", "interval", 0.005)
+    timer: Any = importlib.import_module("celery.utils.timer2")
+    real_sleep = timer.sleep
+    timer.sleep = lambda delay: real_sleep(min(delay, 0.005))
+    timer.Timer._next_entry = timer.Timer.next = _never_waits(timer.Timer._next_entry)
     consumer: Any = importlib.import_module("celery.worker.consumer.consumer")
     consumer.Consumer.Strategies = _late_strategies
+
+
+def _never_waits(next_entry: Callable[[Any], float | None]) -> Callable[[Any], float | None]:
+    """Let a timer with nothing to do ask again at once instead of waiting up to a second."""
+
+    def ask(timer: Any) -> float | None:
+        if timer.schedule.queue:
+            return next_entry(timer)
+        return 0.005
+
+    return ask
 
 
 def _cap(owner: Any, method: str, argument: str, most: float) -> None:
