@@ -185,7 +185,7 @@ class PromiseProxy(Proxy):
 
 
 def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return function(self._get_current_object(), *args, **kwargs)
 
     return method
