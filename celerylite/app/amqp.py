@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue
+from kombu.serialization import prepare_accept_content
 from kombu.utils.objects import cached_property
 
 from celerylite import _message, signals
@@ -51,6 +52,8 @@ class AMQP:
     kwargsrepr_maxsize = 1024
 
     _rtable: Any = None
+    #: The setting ``accept_content`` and what kombu makes of it.
+    _accept: tuple[Any, Any] = (None, None)
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -132,6 +135,14 @@ class AMQP:
     def default_exchange(self) -> Exchange:
         """The exchange of queues that name none."""
         return Exchange(self.app.conf.task_default_exchange, self.app.conf.task_default_exchange_type)
+
+    @property
+    def accept_content(self) -> Any:
+        """The content types that bodies of messages may have, from the setting of that name."""
+        wanted = tuple(self.app.conf.accept_content)
+        if self._accept[0] != wanted:
+            self._accept = (wanted, prepare_accept_content(wanted))
+        return self._accept[1]
 
     @cached_property
     def utc(self) -> bool:

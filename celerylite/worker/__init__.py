@@ -1,0 +1,588 @@
+"""The runtime: takes messages of this process's queues, runs them, and makes their outcome durable."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import OperationalError
+
+from celerylite import _clock, signals
+from celerylite._message import Message
+from celerylite._outbox import Outbox
+from celerylite._store import Claim, ClaimLost, Delivery, Outgoing, Store, this_process
+from celerylite._store.processes import is_gone
+from celerylite.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celerylite.utils import uuid
+from celerylite.utils.functional import maybe_list
+from celerylite.utils.log import get_logger
+from celerylite.utils.nodenames import default_nodename
+from celerylite.worker import _chords, _execute, _settlement
+from celerylite.worker._coroutines import LoopThread
+from celerylite.worker._execution import Execution, request_of
+from celerylite.worker._keeper import Keeper
+from celerylite.worker._limited import LimitedRun
+from celerylite.worker._limits import Deadlines, RateLimits
+from celerylite.worker._lost import conclude_lost
+from celerylite.worker._pools import ThreadPool
+from celerylite.worker._slots import Kind, Place, Slots
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from celerylite._ticks import Ticker
+    from celerylite.app.base import Celery
+
+__all__ = ("Runtime",)
+
+logger = get_logger("celery.worker")
+
+#: Coroutines that run at once when ``worker_concurrency`` does not say; they cost little while they wait.
+_COROUTINES = 100
+#: Threads for the steps around coroutines, which may block on the database.
+_STEP_THREADS = 4
+#: Seconds between looks for messages when nothing tells of them (a notification may get lost).
+_LOOK_AGAIN = 5.0
+
+
+def default_threads() -> int:
+    """Plain functions that run at once when ``worker_concurrency`` does not say."""
+    return min(32, (os.cpu_count() or 1) + 4)
+
+
+class Runtime:
+    """Runs the tasks of one app in this process. Thread-safe.
+
+    A message that is published here and can run here is claimed by its insert and handed over in memory.
+    Others are claimed by the keeper, a thread that also renews the lease, rescues what dead processes
+    left and fires the schedule. Plain functions run in threads, coroutines on a loop.
+    """
+
+    eager = False
+    propagates = False
+
+    def __init__(
+        self,
+        app: Celery,
+        store: Store,
+        *,
+        queues: Collection[str] | None = None,
+        concurrency: int | None = None,
+        hostname: str | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        ticker: Ticker | None = None,
+    ) -> None:
+        conf = app.conf
+        self.app = app
+        self.store = store
+        self.hostname = default_nodename(hostname)
+        self.owner = uuid()
+        #: None takes from every queue.
+        self.queues = None if queues is None else frozenset(queues)
+        self._paused: set[str] = set()
+        self.concurrency = concurrency or conf.worker_concurrency
+        threads = self.concurrency or default_threads()
+        coroutines = self.concurrency or _COROUTINES
+        self._slots = Slots(
+            {Kind.THREAD: threads, Kind.LOOP: coroutines},
+            total=self.concurrency,
+            room=max(1, threads * max(1, conf.worker_prefetch_multiplier or 1)),
+        )
+        self._pool = ThreadPool("celerylite-task", threads)
+        self._steps = ThreadPool("celerylite-step", _STEP_THREADS)
+        self._loop = LoopThread(loop)
+        self._keeper = Keeper("celerylite-keeper")
+        self._deadlines = Deadlines()
+        self._rates = RateLimits()
+        self._ticker = ticker
+        self._lease = float(conf.celerylite_lease)
+        self.keeps_history = bool(conf.celerylite_history)
+        self._mutex = threading.Lock()
+        self._running: dict[int, Execution] = {}
+        self._limited: dict[str, LimitedRun] = {}
+        self._revoked: set[str] = set()
+        self._stopping = threading.Event()
+        self._unsubscribe: list[Callable[[], None]] = []
+        self._kinds: dict[str, Kind] = {}
+
+    # -- start and stop --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Join the processes of this database and begin to take messages. Blocks for a few statements."""
+        self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+        self._unsubscribe = [
+            self.store.on_new_messages(partial(self._keeper.ask, "claim")),
+            self.store.on_letters(partial(self._keeper.ask, "revokes")),
+        ]
+        self._keeper.add("rescue", self._rescue)
+        self._keeper.add("revokes", self._read_revokes)
+        self._keeper.add("claim", self._claim)
+        self._keeper.add("lease", self._renew, after=self._lease / 3)
+        self._keeper.add("rate limits", self._fill_all, after=None)
+        if self._ticker is not None:
+            self._keeper.add("schedule", self._start_schedule)
+        self._keeper.start()
+        logger.info("%s ready.", self.hostname, extra={"action": "started"})
+
+    def stop(self, grace: float | None = None) -> None:
+        """Take nothing new, give back what has not started, and wait `grace` seconds for what runs.
+
+        Then, by the delivery contract: tasks with `acks_late` are given back, others end as
+        FAILURE(WorkerLostError). Blocks. The store stays open.
+        """
+        if self._stopping.is_set():
+            return  # Somebody else stops it.
+        self._stopping.set()
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        # In this order: nothing new is claimed, what is held goes back, then the running ones may finish.
+        self._slots.close()
+        self._keeper.stop()
+        _settlement.patiently(self._give_back_held, self._stopping)
+        if not self._slots.wait_idle(self._grace(grace)):
+            self._end_running()
+        self._pool.stop(0.2)
+        self._steps.stop(2.0)
+        self._deadlines.stop()
+        self._loop.stop()
+        try:
+            self.store.leave(self.owner)
+        except OperationalError as exc:
+            logger.warning("could not say goodbye to the database: %r; the lease will run out", exc)
+        logger.info("%s stopped.", self.hostname, extra={"action": "stopped"})
+
+    def _grace(self, grace: float | None) -> float:
+        if grace is not None:
+            return grace
+        return float(self.app.conf.worker_soft_shutdown_timeout or self.app.conf.celerylite_exit_grace)
+
+    def _give_back_held(self) -> None:
+        held = self._slots.take_held()
+        if held:
+            self.store.give_back(held)
+
+    def _end_running(self) -> None:
+        with self._mutex:
+            left = list(self._running.values())
+        for x in left:
+            reason = WorkerLostError(f"Worker stopped while {x.name}[{x.id}] was running")
+            if x.delivery is not None and x.task is not None and x.task.acks_late:
+                self.store.give_back([x.delivery])
+            else:
+                self.decide(x, reason)
+
+    @property
+    def stop_event(self) -> threading.Event:
+        """Set once `stop` was called."""
+        return self._stopping
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing that is due waits or runs. Raises TimeoutError after `timeout` seconds."""
+        end = None if timeout is None else _clock.monotonic() + timeout
+        while not self.is_idle():
+            left = None if end is None else end - _clock.monotonic()
+            if left is not None and left <= 0:
+                running, held = self._slots.counts()
+                raise TimeoutError(
+                    f"expected all tasks to end within {timeout} s, got {running} running and {held} waiting"
+                )
+            self._slots.wait_change(0.05 if left is None else min(0.05, left))
+
+    def is_idle(self) -> bool:
+        """Whether nothing that is due waits or runs here. Asks the database."""
+        if self._slots.counts() != (0, 0):
+            return False
+        lengths = self.store.queue_lengths()
+        mine = [queue for queue in lengths if self._takes_from(queue)]
+        return not mine and self._slots.counts() == (0, 0)
+
+    # -- publishing ------------------------------------------------------------------------------------
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Commit messages; what can run here starts at once. Raises OperationalError, then nothing is sent."""
+        outgoing = [self.outgoing(message) for message in messages]
+        try:
+            deliveries = self.store.publish(outgoing)
+        except BaseException:
+            self.not_published(outgoing)
+            raise
+        self.published(outgoing, deliveries)
+
+    def publish_soon(self, messages: Sequence[Message]) -> Future[None]:
+        """As `publish`, without blocking: the future ends when the messages are committed."""
+        outgoing = [self.outgoing(message) for message in messages]
+        done: Future[None] = Future()
+
+        def committed(future: Future[list[Delivery | None]]) -> None:
+            error = future.exception()
+            if error is not None:
+                self.not_published(outgoing)
+                done.set_exception(error)
+                return
+            self.published(outgoing, future.result())
+            done.set_result(None)
+
+        self.store.publish_soon(outgoing).add_done_callback(committed)
+        return done
+
+    def outgoing(self, message: Message) -> Outgoing:
+        """`message`, claimed by this runtime if there is a place for it."""
+        place = self._reserve(message)
+        if place is Place.WAITING:
+            return Outgoing(message=message)
+        return Outgoing(message=message, claim=Claim(owner=self.owner, running=place is Place.RUNNING))
+
+    def _reserve(self, message: Message) -> Place:
+        if self._stopping.is_set() or not self._takes_from(message.queue):
+            return Place.WAITING
+        if message.due_at is not None and message.due_at > _clock.time():
+            return Place.WAITING
+        return self._slots.reserve(self._kind(message.name), may_start=not self._is_rate_limited(message.name))
+
+    def not_published(self, outgoing: Iterable[Outgoing]) -> None:
+        """Free the places of messages that were not committed."""
+        for item in outgoing:
+            if item.claim is not None:
+                place = Place.RUNNING if item.claim.running else Place.HELD
+                self._slots.unreserve(self._kind(item.message.name), place)
+
+    def published(self, outgoing: Sequence[Outgoing], deliveries: Sequence[Delivery | None]) -> None:
+        """Start or hold what was committed as ours, and look out for the rest in its time."""
+        for item, delivery in zip(outgoing, deliveries, strict=True):
+            if delivery is None:
+                self._await_message(item.message)
+            elif delivery.running:
+                self._launch(delivery)
+            elif self._slots.hold(self._kind(delivery.message.name), delivery, promised=True):
+                self._keeper.ask("rate limits")
+
+    def _await_message(self, message: Message) -> None:
+        if message.due_at is not None:
+            self._keeper.ask("claim", max(0.0, message.due_at - _clock.time()))
+
+    def _takes_from(self, queue: str) -> bool:
+        return (self.queues is None or queue in self.queues) and queue not in self._paused
+
+    def _kind(self, name: str) -> Kind:
+        kind = self._kinds.get(name)
+        if kind is None:
+            task = self.app._tasks.get(name)
+            kind = Kind.LOOP if task is not None and _is_coroutine_task(task) else Kind.THREAD
+            if task is not None:
+                self._kinds[name] = kind
+        return kind
+
+    def _is_rate_limited(self, name: str) -> bool:
+        task = self.app._tasks.get(name)
+        if task is None or not task.rate_limit or self.app.conf.worker_disable_rate_limits:
+            return False
+        return self._rates.is_limited(name, task.rate_limit)
+
+    # -- taking messages (chores of the keeper) ----------------------------------------------------------
+
+    def _claim(self) -> float | None:
+        room = self._slots.room()
+        if room == 0:
+            self._slots.set_backlog(True)
+            return _LOOK_AGAIN
+        found = self.store.claim(self.owner, self._queues_to_claim(), room)
+        self._slots.set_backlog(found.more)
+        for delivery in found.deliveries:
+            self._slots.hold(self._kind(delivery.message.name), delivery)
+        for row in found.corrupt:
+            logger.error("message %s could not be read and was removed: %s", row.row, row.reason)
+        self._fill_all()
+        if found.next_due_at is None:
+            return _LOOK_AGAIN
+        return min(_LOOK_AGAIN, max(0.0, found.next_due_at - _clock.time()))
+
+    def _queues_to_claim(self) -> Collection[str] | None:
+        if not self._paused:
+            return self.queues
+        known = self.queues if self.queues is not None else frozenset(self.store.queue_lengths())
+        return known - self._paused
+
+    def _fill_all(self) -> None:
+        for kind in Kind:
+            while (delivery := self._next(kind)) is not None:
+                self._launch(delivery)
+
+    def _next(self, kind: Kind) -> Delivery | None:
+        """The next held message that may start, marked as started; its place is taken."""
+        while (delivery := self._slots.next(kind, self._may_start)) is not None:
+            # Durable before the call: after a crash nobody may take it for one that has not started.
+            begun = _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping)
+            if begun and delivery.row in begun:
+                return delivery
+            self._release(kind)
+        return None
+
+    def _may_start(self, delivery: Delivery) -> bool:
+        name = delivery.message.name
+        if not self._is_rate_limited(name):
+            return True
+        wait = self._rates.wait(name, self.app._tasks[name].rate_limit)
+        if wait:
+            self._keeper.ask("rate limits", wait)
+        return wait == 0.0
+
+    def _release(self, kind: Kind) -> None:
+        if self._slots.release(kind):
+            self._keeper.ask("claim")
+
+    def _renew(self) -> float:
+        if not self.store.renew(self.owner):
+            logger.warning("this process was taken for dead: its lease had lapsed; joining again")
+            self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+        return self._lease / 3
+
+    def _rescue(self) -> float:
+        for delivery in self.store.rescue(self.owner, is_gone):
+            self._steps.submit(partial(conclude_lost, self, delivery))
+        return self._lease / 2
+
+    def _read_revokes(self) -> float:
+        self._revoked = self.store.revoked()
+        gone = self._slots.take_held(lambda delivery: delivery.message.id in self._revoked)
+        gone += self.store.claim_scheduled(self.owner, self._revoked) if self._revoked else []
+        for delivery in gone:
+            self._steps.submit(partial(self._turn_away, delivery))
+        return 30.0
+
+    def _turn_away(self, delivery: Delivery) -> None:
+        if self.store.begin([delivery]):
+            _execute.run(self.execution(delivery))
+
+    def _start_schedule(self) -> float | None:
+        if self._ticker is not None:
+            self._ticker.start()
+            self._keeper.add("schedule", self._fire_schedule)
+        return None
+
+    def _fire_schedule(self) -> float | None:
+        if self._ticker is None:
+            return None
+        self._ticker.fire_due(_clock.time())
+        due = self._ticker.next_due()
+        longest = float(self.app.conf.beat_max_loop_interval or 300)
+        return longest if due is None else min(longest, max(0.0, due - _clock.time()))
+
+    def schedule_changed(self) -> None:
+        """Read the schedule again."""
+        if self._ticker is not None:
+            self._keeper.add("schedule", self._start_schedule)
+
+    def is_revoked(self, x: Execution) -> bool:
+        """Whether the call was revoked."""
+        return x.id in self._revoked
+
+    # -- running -----------------------------------------------------------------------------------------
+
+    def _launch(self, delivery: Delivery) -> None:
+        """Run a delivery whose place is taken."""
+        if delivery.message.name == _settlement.CHORD_BODY:
+            # The body of a chord is sent by a step thread: no code of a task runs.
+            self._steps.submit(partial(self._send_chord_body, delivery))
+        elif self._kind(delivery.message.name) is Kind.LOOP:
+            self._steps.submit(partial(self._begin_coroutine, delivery))
+        else:
+            self._pool.submit(partial(self._work, delivery))
+
+    def _work(self, delivery: Delivery | None) -> None:
+        """Run this delivery and those held after it, in this thread of the pool."""
+        while delivery is not None:
+            x = self.execution(delivery)
+            copy_context().run(self._run_here, x)
+            if x.abandoned:
+                return  # Another thread has this one's place.
+            self._release(Kind.THREAD)
+            delivery = self._next(Kind.THREAD)
+
+    def _run_here(self, x: Execution) -> None:
+        _execute.prepare(x)
+        if x.entered:
+            with LimitedRun.in_thread(self, x):
+                _execute.perform(x)
+        self._conclude(x)
+
+    def _begin_coroutine(self, delivery: Delivery) -> None:
+        x = self.execution(delivery)
+        context = copy_context()
+        context.run(_execute.prepare, x)
+        if not x.entered or x.raised is not None:
+            context.run(self._end_coroutine, x)
+            return
+        limited = LimitedRun.on_loop(self, x, self._loop)
+
+        def done(value: Any, raised: BaseException | None) -> None:
+            limited.close()
+            x.retval, x.raised = value, raised
+            self._steps.submit(partial(context.run, self._end_coroutine, x))
+
+        try:
+            coroutine = context.run(limited.coroutine)
+        except BaseException as exc:
+            done(None, exc)
+        else:
+            self._loop.run(coroutine, context, done)
+
+    def _end_coroutine(self, x: Execution) -> None:
+        self._conclude(x)
+        if x.abandoned:
+            return  # Its place was given away when it was.
+        self._release(Kind.LOOP)
+        delivery = self._next(Kind.LOOP)
+        if delivery is not None:
+            self._launch(delivery)
+
+    def _conclude(self, x: Execution) -> None:
+        try:
+            _execute.conclude(x)
+        finally:
+            self.forget_execution(x)
+
+    def _send_chord_body(self, delivery: Delivery) -> None:
+        try:
+            _chords.send_body(self, delivery)
+        finally:
+            self._release(self._kind(delivery.message.name))
+
+    def execution(self, delivery: Delivery) -> Execution:
+        """The record of a delivery that is about to run; it counts as running until it is forgotten."""
+        x = Execution(
+            app=self.app,
+            site=self,
+            id=delivery.message.id,
+            name=delivery.message.name,
+            request=request_of(delivery, self.hostname),
+            delivery=delivery,
+        )
+        _execute.bind_outbox(x)
+        with self._mutex:
+            self._running[delivery.row] = x
+        return x
+
+    def forget_execution(self, x: Execution) -> None:
+        """It does not run any more."""
+        if x.delivery is not None:
+            with self._mutex:
+                self._running.pop(x.delivery.row, None)
+
+    def run_began(self, run: LimitedRun) -> None:
+        """A task's code begins; from now on it can be interrupted."""
+        with self._mutex:
+            self._limited[run.execution.id] = run
+
+    def run_ended(self, run: LimitedRun) -> None:
+        """A task's code has ended."""
+        with self._mutex:
+            self._limited.pop(run.execution.id, None)
+
+    def running(self) -> list[Execution]:
+        """What runs now."""
+        with self._mutex:
+            return list(self._running.values())
+
+    # -- ending ------------------------------------------------------------------------------------------
+
+    def settle(self, x: Execution) -> None:
+        """Commit the outcome; waits while the database is away. Raises ClaimLost."""
+        _settlement.settle(self, x)
+
+    def decide(self, x: Execution, exc: BaseException) -> bool:
+        """Settle a running call from outside: time limit, termination, end of the process.
+
+        What the task itself finds later is discarded. False when it had been settled before.
+        """
+        stand_in = self._stand_in(x, exc)
+        try:
+            _execute.judge(stand_in)
+            _execute.settle(stand_in)
+        except ClaimLost:
+            return False
+        x.abandoned = True
+        self.forget_execution(x)
+        copy_context().run(self._tell_decided, stand_in)
+        return True
+
+    def _stand_in(self, x: Execution, exc: BaseException) -> Execution:
+        return Execution(
+            app=self.app,
+            site=self,
+            id=x.id,
+            name=x.name,
+            request=x.request,
+            delivery=x.delivery,
+            task=x.task,
+            args=x.args,
+            kwargs=x.kwargs,
+            started_at=x.started_at,
+            began=x.began,
+            raised=exc,
+            outbox=Outbox(),
+        )
+
+    def _tell_decided(self, x: Execution) -> None:
+        x.task.request_stack.push(x.request)
+        try:
+            _execute.tell(x)
+            if isinstance(x.raised, TimeLimitExceeded):
+                _execute.after_return(x)
+        finally:
+            x.task.request_stack.pop()
+
+    def time_is_up(self, x: Execution, limit: float) -> None:
+        """End a call that reached its hard limit; its place is given to others."""
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, x.shown_name, x.id)
+        if self.decide(x, TimeLimitExceeded(limit)):
+            self._replace(x)
+
+    def terminate(self, x: Execution, signum: int) -> None:
+        """End a running call as REVOKED; its place is given to others."""
+        with self._mutex:
+            run = self._limited.get(x.id)
+        if self.decide(x, Terminated(signum)):
+            self._replace(x)
+            if run is not None:
+                run.interrupt(SystemExit)
+
+    def _replace(self, x: Execution) -> None:
+        kind = self._kind(x.name)
+        if kind is Kind.THREAD:
+            self._pool.replace_one()
+        self._release(kind)
+        self._fill_all()
+
+    def later(self, after: float, call: Callable[[], None]) -> int:
+        """Call `call` on a step thread in `after` seconds; returns the number for `not_later`."""
+        return self._deadlines.at(after, partial(self._steps.submit, call))
+
+    def not_later(self, number: int) -> None:
+        """Do not call it any more."""
+        self._deadlines.cancel(number)
+
+
+def _is_coroutine_task(task: Any) -> bool:
+    return inspect.iscoroutinefunction(task.run) or inspect.iscoroutinefunction(type(task).__call__)
+
+
+def queues_of(app: Celery, queues: Any) -> Collection[str] | None:
+    """The names of the queues to take from: those given, else those selected in the app, else all."""
+    if queues:
+        names = queues.split(",") if isinstance(queues, str) else maybe_list(queues) or []
+        return frozenset(names)
+    if app.amqp.queues._consume_from is not None:
+        return frozenset(app.amqp.queues.consume_from)
+    return None
+
+
+def send_worker_init(app: Celery, runtime: Runtime) -> None:
+    """Send ``worker_init`` and import the task modules, as a worker does before it takes messages."""
+    signals.worker_init.send(sender=runtime)
+    app.loader.init_worker()

@@ -1,0 +1,144 @@
+"""Time limits and rate limits: how a running task is interrupted, and how starts are spread."""
+
+from __future__ import annotations
+
+import ctypes
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from kombu.utils.limits import TokenBucket
+
+from celerylite import _clock
+from celerylite.utils.time import rate
+from celerylite.worker._keeper import Keeper
+
+__all__ = ("Deadlines", "RateLimits", "ThreadGuard")
+
+
+class ThreadGuard:
+    """Marks the time in which a thread runs a task, so that another may raise an exception inside it.
+
+    Python delivers such an exception at the next bytecode: a thread that waits in C code gets it when
+    that call returns. Method: `PyThreadState_SetAsyncExc` of the C API.
+    """
+
+    __slots__ = ("_mutex", "_raised", "_thread_id")
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._thread_id: int | None = None
+        self._raised = False
+
+    def __enter__(self) -> ThreadGuard:
+        self._thread_id = threading.get_ident()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._mutex:
+            thread_id, self._thread_id = self._thread_id, None
+            if self._raised and thread_id is not None:
+                # Not delivered yet, or already: either way it must not hit what comes after the task.
+                _set_async_exception(thread_id, None)
+
+    def interrupt(self, exc: type[BaseException]) -> bool:
+        """Raise `exc` inside the thread; False when it does not run the task (any more)."""
+        with self._mutex:
+            if self._thread_id is None:
+                return False
+            self._raised = True
+            _set_async_exception(self._thread_id, exc)
+            return True
+
+
+def _set_async_exception(thread_id: int, exc: type[BaseException] | None) -> None:
+    target = ctypes.py_object(exc) if exc is not None else ctypes.py_object()
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), target)
+
+
+class Deadlines:
+    """Calls functions at their time, on a thread that starts with the first deadline. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._cancelled: set[int] = set()
+        self._numbers = itertools.count()
+        self._keeper: Keeper | None = None
+
+    def at(self, after: float, call: Callable[[], None]) -> int:
+        """Call `call` in `after` seconds; it must be quick. Returns the number that cancels it."""
+        number = next(self._numbers)
+        with self._mutex:
+            heapq.heappush(self._heap, (_clock.monotonic() + after, number, call))
+            if self._keeper is None:
+                self._keeper = Keeper("celerylite-limits")
+                self._keeper.add("time limits", self._call_due, after=None)
+                self._keeper.start()
+            keeper = self._keeper
+        keeper.ask("time limits", after)
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Do not call it any more."""
+        with self._mutex:
+            self._cancelled.add(number)
+            if len(self._cancelled) > len(self._heap) // 2:
+                # Most limits are never reached: do not keep what was cancelled until its time comes.
+                self._heap = [entry for entry in self._heap if entry[1] not in self._cancelled]
+                heapq.heapify(self._heap)
+                self._cancelled.clear()
+
+    def _call_due(self) -> float | None:
+        while True:
+            with self._mutex:
+                if not self._heap:
+                    self._cancelled.clear()
+                    return None
+                when, number, call = self._heap[0]
+                left = when - _clock.monotonic()
+                if left > 0 and number not in self._cancelled:
+                    return left
+                heapq.heappop(self._heap)
+                if number in self._cancelled:
+                    self._cancelled.discard(number)
+                    continue
+            call()
+
+    def stop(self) -> None:
+        """End the thread."""
+        if self._keeper is not None:
+            self._keeper.stop()
+
+
+class RateLimits:
+    """How often tasks may start in this runtime. Algorithm: token buckets (kombu's), as in Celery."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._buckets: dict[str, tuple[object, TokenBucket | None]] = {}
+
+    def is_limited(self, name: str, limit: object) -> bool:
+        """Whether starts of the task are counted at all."""
+        return self._bucket(name, limit) is not None
+
+    def wait(self, name: str, limit: object) -> float:
+        """0.0 and count a start, or the seconds until one is allowed."""
+        bucket = self._bucket(name, limit)
+        with self._mutex:
+            if bucket is None or bucket.can_consume(1):
+                return 0.0
+            return max(float(bucket.expected_time(1)), 0.001)
+
+    def _bucket(self, name: str, limit: object) -> TokenBucket | None:
+        with self._mutex:
+            known = self._buckets.get(name)
+            if known is None or known[0] != limit:
+                per_second = rate(limit) if limit else 0
+                known = (limit, TokenBucket(per_second, capacity=1) if per_second else None)
+                self._buckets[name] = known
+            return known[1]

@@ -1,0 +1,141 @@
+"""Making an outcome durable: one record for one transaction, and patience while the database is away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps
+
+from celerylite import _clock
+from celerylite._message import Message
+from celerylite._store import Delivery, Outgoing, ResultRow, RunRow, Settlement
+from celerylite.utils import uuid
+from celerylite.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from celerylite.worker import Runtime
+    from celerylite.worker._execution import Execution
+
+__all__ = ("CHORD_BODY", "commit", "patiently", "settle")
+
+#: Name of the internal message that sends the body of a chord. No task has it: a runtime knows what to do.
+CHORD_BODY = "celerylite.chord_body"
+
+logger = get_logger("celery.worker")
+
+T = TypeVar("T")
+
+#: Seconds between tries while the database is away: doubling from the first to the last.
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 5.0
+#: Tries that a runtime makes when it is stopping: the lease will tell others about what is left.
+_LAST_TRIES = 3
+
+
+def patiently(work: Callable[[], T], stopping: threading.Event) -> T | None:
+    """`work()`, tried again until the database answers. Blocks.
+
+    Gives up, with None, only when the runtime stops meanwhile. Says so in the log once per outage.
+    """
+    tries, last_tries = 0, 0
+    while True:
+        try:
+            value = work()
+        except OperationalError as exc:
+            if tries == 0:
+                logger.warning("the database does not answer, waiting for it: %r", exc)
+            last_tries += stopping.is_set()
+            if last_tries > _LAST_TRIES:
+                logger.warning("the database does not answer and the runtime stops: giving up")
+                return None
+            pause = min(_FIRST_PAUSE * 2 ** min(tries, 10), _LAST_PAUSE)
+            # A real wait: an outage takes its own time, whatever clock a test has set.
+            threading.Event().wait(0.2) if stopping.is_set() else stopping.wait(pause)
+            tries += 1
+        else:
+            if tries:
+                logger.warning("the database answers again")
+            return value
+
+
+def settle(runtime: Runtime, x: Execution) -> None:
+    """Commit the outcome of `x` with all that follows from it; what follows starts at once where it can.
+
+    Raises ClaimLost when the delivery is not this runtime's any more; nothing is written then.
+    """
+    if x.delivery is None:
+        return  # Nothing was claimed: an eager call.
+    for result in x.results:
+        if not isinstance(result, ResultRow):
+            # A backend of the user's own: before the commit, so that a crash repeats it and never loses it.
+            result.save()
+    commit(
+        runtime,
+        x.delivery,
+        outbox=x.outbox.messages,
+        results=tuple(row for row in x.results if isinstance(row, ResultRow)),
+        chord_parts=tuple(x.chord_parts),
+        run=_history(runtime, x),
+        requeue_at=x.requeue_at,
+    )
+
+
+def commit(runtime: Runtime, delivery: Delivery, *, outbox: Any = (), **fields: Any) -> None:
+    """Settle `delivery` with the messages of `outbox` and the other fields of a `Settlement`."""
+    outgoing: list[Outgoing] = [runtime.outgoing(message) for message in outbox]
+    bodies: dict[str, Outgoing] = {}
+
+    def complete(group_id: str) -> Outgoing:
+        # Kept by id: the transaction may be tried again, a place must be taken only once.
+        if group_id not in bodies:
+            bodies[group_id] = runtime.outgoing(_message_of_body(group_id, delivery))
+        return bodies[group_id]
+
+    settlement = Settlement(
+        delivery=delivery, publish=tuple(outgoing), on_chord_complete=complete, **fields
+    )
+    try:
+        deliveries = patiently(lambda: runtime.store.settle(settlement), runtime.stop_event)
+    except BaseException:
+        runtime.not_published([*outgoing, *bodies.values()])
+        raise
+    if deliveries is None:
+        runtime.not_published([*outgoing, *bodies.values()])
+        return
+    completed = list(bodies.values())[: len(deliveries) - len(outgoing)]
+    runtime.published([*outgoing, *completed], deliveries)
+
+
+def _message_of_body(group_id: str, last: Delivery) -> Message:
+    """The internal message that sends the body of a chord; `last` is the part that completed the header."""
+    parent = {"parent_id": last.message.id, "root_id": last.message.headers.get("root_id")}
+    return Message(
+        id=uuid(),
+        name=CHORD_BODY,
+        queue=last.message.queue,
+        headers={"task": CHORD_BODY, "group": group_id, **parent},
+        properties={},
+        body=dumps(([group_id], {}, {})),
+        content_type="application/json",
+        content_encoding="utf-8",
+        priority=last.message.priority,
+    )
+
+
+def _history(runtime: Runtime, x: Execution) -> RunRow | None:
+    if not runtime.keeps_history or x.delivery is None:
+        return None
+    failed = x.raised is not None and x.retval is not None
+    return RunRow(
+        task_id=x.id,
+        name=x.name,
+        queue=x.delivery.message.queue,
+        worker=runtime.hostname,
+        retries=x.request.retries or 0,
+        started_at=x.started_at or None,
+        finished_at=_clock.time(),
+        state=x.state or "",
+        error=repr(x.retval) if failed else None,
+    )

@@ -1,0 +1,191 @@
+"""How much a runtime runs at once, and the claimed messages that wait for a free place."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+from celerylite._store import Delivery
+
+__all__ = ("Kind", "Place", "Slots")
+
+
+class Kind(Enum):
+    """Where a task runs."""
+
+    THREAD = "thread"
+    LOOP = "loop"
+
+
+class Place(Enum):
+    """What a message that is being published gets."""
+
+    #: It starts at once.
+    RUNNING = 1
+    #: It is claimed and waits in memory.
+    HELD = 2
+    #: It waits in the database, for whoever comes first.
+    WAITING = 3
+
+
+class Slots:
+    """Counts free places per kind, and holds claimed messages by priority, then age. Thread-safe.
+
+    What is held is bounded by `room`: a flood of messages waits in the database, not in memory.
+    """
+
+    def __init__(self, limits: dict[Kind, int], total: int | None, room: int) -> None:
+        self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
+        self._free = dict(limits)
+        #: Free places over all kinds, when there is a common limit.
+        self._free_total = sum(limits.values()) if total is None else total
+        self._room = room
+        #: Places in memory that were promised to messages being published.
+        self._promised = 0
+        self._held: dict[Kind, list[tuple[int, int, Delivery]]] = {kind: [] for kind in limits}
+        self._running = 0
+        #: Messages wait in the database behind the ones in memory.
+        self._backlog = False
+        self._closed = False
+
+    def reserve(self, kind: Kind, may_start: bool = True) -> Place:
+        """A place for a message that is about to be published; see `taken` and `unreserve`.
+
+        Nothing overtakes: while messages wait in the database, new ones go there too.
+        """
+        with self._mutex:
+            if self._closed or self._backlog:
+                return Place.WAITING
+            if may_start and not self._held[kind] and self._take(kind):
+                return Place.RUNNING
+            if self._count_held() + self._promised < self._room:
+                self._promised += 1
+                return Place.HELD
+            self._backlog = True
+            return Place.WAITING
+
+    def unreserve(self, kind: Kind, place: Place) -> None:
+        """Give a reserved place back: the message was not published."""
+        with self._mutex:
+            if place is Place.RUNNING:
+                self._give(kind)
+            elif place is Place.HELD:
+                self._promised -= 1
+
+    def hold(self, kind: Kind, delivery: Delivery, promised: bool = False) -> bool:
+        """Keep a claimed message until there is a place; True when there is one right now.
+
+        False with `closed` set means that the runtime is stopping: the message must be given back.
+        """
+        with self._mutex:
+            self._promised -= promised
+            heapq.heappush(self._held[kind], (-delivery.message.priority, delivery.row, delivery))
+            return self._free[kind] > 0 and self._free_total > 0
+
+    def room(self) -> int:
+        """How many more messages may be claimed."""
+        with self._mutex:
+            if self._closed:
+                return 0
+            return max(0, self._room - self._count_held() - self._promised)
+
+    def next(self, kind: Kind, allowed: Callable[[Delivery], bool]) -> Delivery | None:
+        """The next held message, with a place taken for it; None when there is no place or no message.
+
+        `allowed` may turn messages down for now (rate limits); they stay held.
+        """
+        with self._mutex:
+            if not self._held[kind] or self._closed or not self._take(kind):
+                return None
+            delivery = self._pop_allowed(kind, allowed)
+            if delivery is None:
+                self._give(kind)
+            return delivery
+
+    def _pop_allowed(self, kind: Kind, allowed: Callable[[Delivery], bool]) -> Delivery | None:
+        passed: list[tuple[int, int, Delivery]] = []
+        found = None
+        held = self._held[kind]
+        while held and found is None:
+            entry = heapq.heappop(held)
+            if allowed(entry[2]):
+                found = entry[2]
+            else:
+                passed.append(entry)
+        for entry in passed:
+            heapq.heappush(held, entry)
+        return found
+
+    def release(self, kind: Kind) -> bool:
+        """A task has ended; True when messages wait in the database and there is room for some."""
+        with self._mutex:
+            self._give(kind)
+            return self._backlog and self._count_held() <= self._room // 2
+
+    def _take(self, kind: Kind) -> bool:
+        if self._free[kind] <= 0 or self._free_total <= 0:
+            return False
+        self._free[kind] -= 1
+        self._free_total -= 1
+        self._running += 1
+        return True
+
+    def _give(self, kind: Kind) -> None:
+        self._free[kind] += 1
+        self._free_total += 1
+        self._running -= 1
+        self._idle.notify_all()
+
+    def resize(self, kind: Kind, by: int) -> None:
+        """Add `by` places (or take away: they go as tasks end)."""
+        with self._mutex:
+            self._free[kind] += by
+            self._free_total += by
+
+    def set_backlog(self, more: bool) -> None:
+        """Say whether messages wait in the database."""
+        with self._mutex:
+            self._backlog = more
+
+    def take_held(self, pick: Callable[[Delivery], bool] = lambda delivery: True) -> list[Delivery]:
+        """Remove held messages (all, or those that `pick` chooses) and return them."""
+        with self._mutex:
+            taken: list[Delivery] = []
+            for kind, heap in self._held.items():
+                kept = [entry for entry in heap if not pick(entry[2])]
+                taken.extend(entry[2] for entry in heap if pick(entry[2]))
+                heapq.heapify(kept)
+                self._held[kind] = kept
+            return taken
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        with self._mutex:
+            self._closed = True
+            self._idle.notify_all()
+
+    def wait_idle(self, timeout: float | None) -> bool:
+        """Wait until nothing runs; False after `timeout` real seconds."""
+        with self._mutex:
+            return self._idle.wait_for(lambda: self._running == 0, timeout)
+
+    def wait_change(self, timeout: float | None) -> bool:
+        """Wait until a task ends; False after `timeout` real seconds."""
+        with self._mutex:
+            return self._idle.wait(timeout)
+
+    def counts(self) -> tuple[int, int]:
+        """How many run, and how many are held."""
+        with self._mutex:
+            return self._running, self._count_held() + self._promised
+
+    def held(self) -> Iterable[Delivery]:
+        """What is held now."""
+        with self._mutex:
+            return [entry[2] for heap in self._held.values() for entry in heap]
+
+    def _count_held(self) -> int:
+        return sum(len(heap) for heap in self._held.values())
