@@ -364,9 +364,13 @@ class Database:
         cursor = self._take_writer().cursor()
         version = cursor.execute("PRAGMA data_version").fetchone()[0]
         cursor.close()
-        changed = self._data_version not in (None, version)
+        changed = bool(version != self._data_version)
         self._data_version = version
         return changed
+
+    def forget_changes(self) -> None:
+        """Have `changed_elsewhere` say yes the next time: nobody has looked for a while."""
+        self._data_version = None
 
     def _connect(self) -> Any:
         if self.closed:
@@ -413,10 +417,10 @@ class Database:
         self.closed = True
         while self._idle:
             self.discard(self._idle.pop())
-        if self._writer is not None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
             with suppress(Exception):
-                self._writer.close()
-            self._writer = None
+                writer.close()
         self.engine.dispose()
 
     def after_fork(self) -> None:

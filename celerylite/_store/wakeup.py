@@ -159,6 +159,8 @@ class Wakeup:
     def _poll(self) -> None:
         local = self._database.dialect.single_writer
         busy, quiet = (_BUSY_S, _QUIET_S) if local else (_REMOTE_BUSY_S, _REMOTE_QUIET_S)
+        # The first look always finds a change: what was committed before it went unseen.
+        self._database.forget_changes()
         changed = self._changed_file if local else self._changed_server()
         pause, deserted_since = busy, None
         while not self._stop.wait(pause):
@@ -179,14 +181,14 @@ class Wakeup:
         return True
 
     def _changed_server(self) -> Callable[[], bool]:
-        last: Any = None
+        last: Any = object()
 
         def look() -> bool:
             nonlocal last
             with self._mutex:
                 watched = set(self._watches)
             seen, done = self._database.read(lambda tx: self._look(tx, watched))
-            changed = last is not None and seen != last
+            changed = bool(seen != last)
             last = seen
             if changed:
                 self.announce(Changes(messages=True, letters=True))

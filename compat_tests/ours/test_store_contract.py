@@ -1,0 +1,557 @@
+"""What every store promises, on every database: nothing is lost, nothing happens twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from celerylite import _clock
+from celerylite._store import (
+    ChordPart,
+    Delivery,
+    MessageState,
+    Outgoing,
+    PeriodicRow,
+    ResultRow,
+    RunRow,
+    Settlement,
+)
+from celerylite._store.sql import SqlStore
+from celerylite.exceptions import ClaimLost
+from compat_tests.ours.store_fixtures import (
+    DEADLINE_S,
+    Opener,
+    alive,
+    join,
+    make_opener,
+    make_url,
+    message,
+    out,
+    started,
+    success,
+)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    yield from make_url(request.param, tmp_path)
+
+
+@pytest.fixture
+def opener(url: str) -> Iterator[Opener]:
+    opened: list[SqlStore] = []
+    yield make_opener(url, opened)
+    for store in opened:
+        store.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("celerylite-")]
+
+
+@pytest.fixture
+def store(opener: Opener) -> SqlStore:
+    store = opener()
+    join(store, "me")
+    return store
+
+
+@pytest.fixture
+def other(opener: Opener, store: SqlStore) -> SqlStore:
+    """The same database as another process sees it."""
+    return store if store.database.memory else opener()
+
+
+# -- publishing and claiming ------------------------------------------------------------------------
+
+
+def test_a_published_message_is_claimed_as_it_was(store: SqlStore) -> None:
+    sent = message(
+        "id-1",
+        headers={"task": "proj.add", "text": "schön \ud800 \x00", "deep": {"a": [1, None]}},
+        body='[["ü"], {}, {}]',
+        priority=3,
+        expires_at=_clock.time() + 1000.25,
+    )
+    assert store.publish([Outgoing(message=sent)]) == [None]
+    (delivery,) = store.claim("me", None, 10).deliveries
+    assert delivery.message == sent
+    assert (delivery.deliveries, delivery.redelivered, delivery.running) == (1, False, False)
+
+
+def test_a_binary_body_stays_binary(store: SqlStore) -> None:
+    store.publish(
+        [out(body=b"\x80\x00\xff", content_type="application/x-python-serialize", content_encoding="binary")]
+    )
+    (delivery,) = store.claim("me", None, 10).deliveries
+    assert delivery.message.body == b"\x80\x00\xff"
+
+
+def test_publishing_with_a_claim_hands_the_message_over_at_once(store: SqlStore) -> None:
+    (waits, mine) = store.publish([out("a"), out("b", owner="me", running=True)])
+    assert waits is None
+    assert mine is not None
+    assert mine.running
+    assert [each.message.id for each in store.claim("other", None, 10).deliveries] == ["a"]
+    assert store.settle(success(mine)) == []
+
+
+def test_a_claim_takes_the_highest_priority_then_the_oldest(store: SqlStore) -> None:
+    store.publish([out(f"{i}-{priority}", priority=priority) for i, priority in enumerate((0, 9, 0, 5, 9))])
+    claimed = store.claim("me", None, 4, running=1)
+    assert [each.message.id for each in claimed.deliveries] == ["1-9", "4-9", "3-5", "0-0"]
+    assert [each.running for each in claimed.deliveries] == [True, False, False, False]
+    assert claimed.more
+    assert [each.message.id for each in store.claim("me", None, 4).deliveries] == ["2-0"]
+    assert not store.claim("me", None, 4).more
+
+
+def test_a_claim_takes_from_its_queues_only(store: SqlStore) -> None:
+    store.publish([out(queue, queue=queue) for queue in ("a", "b", "c", "A")])
+    assert {each.message.id for each in store.claim("me", ["a", "c"], 10).deliveries} == {"a", "c"}
+    assert {each.message.id for each in store.claim("me", None, 10).deliveries} == {"b", "A"}
+
+
+def test_a_message_with_a_time_waits_for_it(store: SqlStore) -> None:
+    with _clock.use(_clock.ManualClock()) as clock:
+        due = clock.time() + 60
+        store.publish([out("later", due_at=due, owner="me")])
+        claimed = store.claim("me", None, 10)
+        assert (claimed.deliveries, claimed.next_due_at) == ((), due)
+        assert store.next_due() == due
+        assert isinstance(clock, _clock.ManualClock)
+        clock.advance(60)
+        claimed = store.claim("me", None, 10)
+        assert [each.message.id for each in claimed.deliveries] == ["later"]
+        assert claimed.next_due_at is None
+
+
+def test_scheduled_messages_can_be_taken_by_id_before_their_time(store: SqlStore) -> None:
+    store.publish([out(name, due_at=_clock.time() + 60) for name in ("a", "b", "c")])
+    taken = store.claim_scheduled("me", ["a", "c", "unknown"])
+    assert {each.message.id for each in taken} == {"a", "c"}
+    assert store.unfinished() == {MessageState.SCHEDULED: 1, MessageState.CLAIMED: 2}
+
+
+def test_publishing_soon_is_committed_without_the_caller(store: SqlStore) -> None:
+    futures = [store.publish_soon([out(str(i))]) for i in range(50)]
+    assert [future.result(DEADLINE_S) for future in futures] == [[None]] * 50
+    assert store.queue_lengths() == {"celery": 50}
+
+
+def test_threads_that_claim_together_share_the_messages_without_overlap(
+    store: SqlStore, other: SqlStore
+) -> None:
+    store.publish([out(str(i)) for i in range(300)])
+
+    def claim_all(number: int) -> list[str]:
+        mine: list[str] = []
+        source = (store, other)[number % 2]
+        while sum(source.unfinished().get(state, 0) for state in (MessageState.READY,)):
+            mine += [each.message.id for each in source.claim(f"owner-{number}", None, 7).deliveries]
+        return mine
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [each for mine in pool.map(claim_all, range(4)) for each in mine]
+    assert sorted(claimed, key=int) == [str(i) for i in range(300)]
+
+
+def test_publishers_that_meet_share_a_commit_but_not_a_failure(store: SqlStore) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(sql: str) -> None:
+        store.database.on_statement = None
+        entered.set()
+        assert release.wait(DEADLINE_S)
+
+    store.database.on_statement = hold
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(store.publish, [out("first")])
+        assert entered.wait(DEADLINE_S)
+        good = [store.publish_soon([out(f"good-{i}")]) for i in range(3)]
+        bad = store.settle_soon(success(started_elsewhere()))
+        release.set()
+        assert first.result(DEADLINE_S) == [None]
+        assert [each.result(DEADLINE_S) for each in good] == [[None]] * 3
+        with pytest.raises(ClaimLost):
+            bad.result(DEADLINE_S)
+    assert store.queue_lengths() == {"celery": 4}
+    assert store.get_result("elsewhere") is None
+
+
+def started_elsewhere() -> Delivery:
+    return Delivery(row=10**6, token="gone/1", message=message("elsewhere"))
+
+
+# -- begin, settle, give back -----------------------------------------------------------------------
+
+
+def test_begin_tells_which_deliveries_are_still_ours(store: SqlStore) -> None:
+    store.publish([out("kept"), out("lost")])
+    kept, lost = store.claim("me", None, 10).deliveries
+    store.give_back([lost])
+    rows = [ResultRow(task_id=each.message.id, status="STARTED") for each in (kept, lost)]
+    assert store.begin([kept, lost], rows) == {kept.row}
+    assert set(store.get_results(["kept", "lost"])) == {"kept"}
+    assert store.unfinished() == {MessageState.READY: 1, MessageState.RUNNING: 1}
+
+
+def everything(delivery: Delivery) -> Settlement:
+    """A settlement that writes to every table it can."""
+    return success(
+        delivery,
+        run=RunRow(
+            task_id=delivery.message.id, name="proj.add", state="SUCCESS", started_at=1.0, finished_at=2.0
+        ),
+        publish=(out("next", owner="me"), out("errback")),
+        chord_parts=(ChordPart(group_id="g", size=1, index=0, task_id="part", state="SUCCESS", body="{}"),),
+        on_chord_complete=lambda group_id: out(f"body-of-{group_id}", owner="me"),
+        close_chord="older",
+    )
+
+
+def test_settling_makes_everything_true_at_once(store: SqlStore) -> None:
+    delivery = started(store, "t")
+    published = store.settle(everything(delivery))
+    assert [each and each.message.id for each in published] == ["next", None, "body-of-g"]
+    result = store.get_result("t")
+    assert result is not None
+    assert (result.status, result.result) == ("SUCCESS", b"3")
+    assert isinstance(result.date_done, datetime)
+    assert [run.state for run in store.runs("t")] == ["SUCCESS"]
+    assert store.unfinished() == {MessageState.READY: 1, MessageState.CLAIMED: 2}
+
+
+def test_a_settlement_that_breaks_between_any_two_statements_leaves_nothing(store: SqlStore) -> None:
+    delivery = started(store, "t")
+    broken_at = 0
+    while True:
+        store.database.on_statement = _fail_at(broken_at)
+        try:
+            store.settle(everything(delivery))
+        except RuntimeError:
+            store.database.on_statement = None
+        else:
+            store.database.on_statement = None
+            break
+        assert store.get_result("t") is None
+        assert store.runs("t") == []
+        assert store.chord_parts("g") == []
+        assert store.unfinished() == {MessageState.RUNNING: 1}
+        broken_at += 1
+    assert broken_at >= 10, "the settlement did not have the statements that this test is about"
+    assert store.unfinished() == {MessageState.READY: 1, MessageState.CLAIMED: 2}
+
+
+def _fail_at(number: int) -> Callable[[str], None]:
+    left = number
+
+    def fail(sql: str) -> None:
+        nonlocal left
+        if left == 0:
+            raise RuntimeError("broken on purpose")
+        left -= 1
+
+    return fail
+
+
+def test_settling_twice_raises_and_writes_nothing(store: SqlStore) -> None:
+    delivery = started(store, "t")
+    store.settle(success(delivery))
+    with pytest.raises(ClaimLost, match="expected its message to be owned by 'me'"):
+        store.settle(Settlement(delivery=delivery, publish=(out("twice"),)))
+    assert store.unfinished() == {}
+
+
+def test_a_requeued_message_comes_back_and_counts(store: SqlStore) -> None:
+    delivery = started(store, "t")
+    store.settle(Settlement(delivery=delivery, requeue_at=0.0))
+    (again,) = store.claim("me", None, 10).deliveries
+    assert (again.message.id, again.deliveries, again.redelivered) == ("t", 2, True)
+    due = _clock.time() + 500
+    store.settle(Settlement(delivery=again, requeue_at=due))
+    assert store.claim("me", None, 10).next_due_at == due
+
+
+def test_a_message_given_back_was_never_delivered(store: SqlStore) -> None:
+    store.publish([out("t")])
+    store.give_back(store.claim("me", None, 10).deliveries)
+    (again,) = store.claim("me", None, 10).deliveries
+    assert again.deliveries == 1
+
+
+# -- results ----------------------------------------------------------------------------------------
+
+
+def test_a_success_is_never_overwritten(store: SqlStore) -> None:
+    for status in ("STARTED", "RETRY", "SUCCESS", "FAILURE"):
+        store.save_result(ResultRow(task_id="t", status=status, result=status.encode(), retries=3))
+    row = store.get_result("t")
+    assert row is not None
+    assert (row.status, row.result, row.retries) == ("SUCCESS", b"SUCCESS", 3)
+
+
+def test_results_of_many_tasks_are_read_at_once(store: SqlStore) -> None:
+    for i in range(5):
+        store.save_result(ResultRow(task_id=str(i), status="SUCCESS"))
+    assert set(store.get_results(str(i) for i in range(1200))) == {"0", "1", "2", "3", "4"}
+    store.forget("3")
+    assert store.get_result("3") is None
+    assert store.get_results([]) == {}
+
+
+def test_a_large_result_and_a_long_name_are_kept(store: SqlStore) -> None:
+    store.save_result(ResultRow(task_id="t", status="SUCCESS", result=b"x" * 300_000, name="n" * 300))
+    row = store.get_result("t")
+    assert row is not None
+    assert row.result == b"x" * 300_000
+    assert row.name == "n" * 155
+
+
+def test_groups_are_saved_replaced_and_deleted(store: SqlStore) -> None:
+    store.save_group("g", b"1")
+    store.save_group("g", b"2")
+    row = store.get_group("g")
+    assert row is not None
+    assert row.result == b"2"
+    store.delete_group("g")
+    assert store.get_group("g") is None
+
+
+def test_a_watch_is_told_of_a_commit_in_this_process(store: SqlStore) -> None:
+    delivery = started(store, "t")
+    with store.watch("t") as watch:
+        store.settle(success(delivery))
+        assert watch.wait(DEADLINE_S)
+
+
+def test_a_watch_is_told_of_a_commit_elsewhere(store: SqlStore, other: SqlStore) -> None:
+    with store.watch("t") as watch:
+        other.save_result(ResultRow(task_id="t", status="SUCCESS"))
+        while store.get_result("t") is None:
+            assert watch.wait(DEADLINE_S)
+
+
+def test_whoever_waits_for_messages_hears_of_those_published_elsewhere(
+    store: SqlStore, other: SqlStore
+) -> None:
+    heard = threading.Event()
+    end = store.on_new_messages(heard.set)
+    other.publish([out("t")])
+    while not store.claim("me", None, 1).deliveries:
+        assert heard.wait(DEADLINE_S)
+        heard.clear()
+    end()
+
+
+# -- chords -----------------------------------------------------------------------------------------
+
+
+def part(task_id: str, size: int, group_id: str = "g", index: int = 0) -> ChordPart:
+    return ChordPart(
+        group_id=group_id,
+        size=size,
+        index=index,
+        task_id=task_id,
+        state="SUCCESS",
+        result=b"1",
+        body='{"b": 1}',
+    )
+
+
+def test_the_body_goes_out_once_however_many_parts_end_together(store: SqlStore, other: SqlStore) -> None:
+    size = 40
+    deliveries = [started(store, str(i)) for i in range(size)]
+
+    def settle(i: int) -> None:
+        (store, other)[i % 2].settle(
+            success(
+                deliveries[i],
+                chord_parts=(part(str(i), size, index=i),),
+                on_chord_complete=lambda group_id: out(f"body-{group_id}"),
+            )
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(settle, range(size)))
+    assert [each.message.id for each in store.claim("me", None, 10).deliveries] == ["body-g"]
+    parts = store.chord_parts("g")
+    assert [each.index for each in parts] == list(range(size))
+    assert {(each.size, each.body, each.result) for each in parts} == {(size, '{"b": 1}', b"1")}
+
+
+def test_a_part_that_settles_twice_counts_once(store: SqlStore) -> None:
+    for _ in range(2):
+        store.settle(
+            success(started(store), chord_parts=(part("same", 2),), on_chord_complete=lambda _: out("body"))
+        )
+    assert store.unfinished() == {}
+    store.settle(
+        success(started(store), chord_parts=(part("second", 2),), on_chord_complete=lambda _: out("body"))
+    )
+    assert store.queue_lengths() == {"celery": 1}
+
+
+def test_a_closed_chord_is_not_opened_again(store: SqlStore) -> None:
+    settle_part = {"chord_parts": (part("only", 1),), "on_chord_complete": lambda _: out("body", owner="me")}
+    (body,) = store.settle(success(started(store), **settle_part))
+    assert body is not None
+    store.settle(success(body, close_chord="g"))
+    assert store.chord_parts("g") == []
+    assert store.settle(success(started(store), **settle_part)) == []
+    assert store.chord_parts("g") == []
+
+
+# -- processes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("death", ["left", "lapsed", "gone", "unknown"])
+def test_what_a_dead_process_owned_is_rescued(store: SqlStore, opener: Opener, death: str) -> None:
+    if death != "unknown":
+        join(store, "dead")
+    running = started(store, "running", "dead")
+    store.publish([out("waiting", owner="dead")])
+    assert store.rescue("me", alive) == [] or death == "unknown"
+    if death == "left":
+        store.leave("dead")
+    elif death == "lapsed":
+        store.lease_s = -1.0
+        assert store.renew("dead")
+    rescued = store.rescue("me", (lambda worker: worker.owner == "dead") if death == "gone" else alive)
+    if death == "unknown":
+        # The first look above has found it.
+        assert rescued == []
+        assert store.unfinished() == {MessageState.READY: 1, MessageState.RUNNING: 1}
+        return
+    assert [(each.message.id, each.deliveries, each.running) for each in rescued] == [("running", 1, True)]
+    (again,) = store.claim("me", None, 10).deliveries
+    assert (again.message.id, again.deliveries) == ("waiting", 1)
+    assert not store.renew("dead")
+    with pytest.raises(ClaimLost):
+        store.settle(success(running))
+    assert store.get_result("running") is None
+    assert store.settle(success(rescued[0])) == []
+
+
+def test_two_rescuers_do_not_both_get_a_message(store: SqlStore, other: SqlStore) -> None:
+    join(store, "rival")
+    join(store, "dead")
+    for i in range(20):
+        started(store, str(i), "dead")
+    store.leave("dead")
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(each.rescue, name, alive) for each, name in ((store, "me"), (other, "rival"))]
+        rescued = [delivery.message.id for job in jobs for delivery in job.result(DEADLINE_S)]
+    assert sorted(rescued, key=int) == [str(i) for i in range(20)]
+
+
+def test_workers_lists_who_is_alive(store: SqlStore) -> None:
+    join(store, "gone", queues=("a", "b"))
+    assert [worker.owner for worker in store.workers()] == ["gone", "me"]
+    assert store.workers()[0].queues == ("a", "b")
+    store.leave("gone")
+    assert [worker.owner for worker in store.workers()] == ["me"]
+    assert store.renew("me")
+    assert not store.renew("gone")
+
+
+# -- control, beat, upkeep --------------------------------------------------------------------------
+
+
+def test_revoked_ids_are_remembered_until_their_time(store: SqlStore, other: SqlStore) -> None:
+    with _clock.use(_clock.ManualClock()) as clock:
+        store.revoke(["a", "b"], until=clock.time() + 5)
+        store.revoke(["b"], until=clock.time() + 50)
+        assert other.revoked() == {"a", "b"}
+        assert isinstance(clock, _clock.ManualClock)
+        clock.advance(10)
+        assert other.revoked() == {"b"}
+        assert store.prune(None, None) == 1
+
+
+def test_letters_are_read_by_topic_in_order(store: SqlStore, other: SqlStore) -> None:
+    heard = threading.Event()
+    end = other.on_letters(heard.set)
+    until = _clock.time() + 100
+    rows = [store.post(topic, str(i), until=until) for i, topic in enumerate(("a", "b", "a"))]
+    assert heard.wait(DEADLINE_S)
+    end()
+    assert [(each.row, each.payload) for each in other.letters(["a", "c"])] == [
+        (rows[0], "0"),
+        (rows[2], "2"),
+    ]
+
+
+def test_purging_leaves_what_is_owned(store: SqlStore) -> None:
+    store.publish(
+        [out(queue="a"), out(queue="b"), out(queue="b", due_at=_clock.time() + 50), out(owner="me")]
+    )
+    assert store.purge([]) == 0
+    assert store.purge(["b"]) == 2
+    assert store.purge() == 1
+    assert store.unfinished() == {MessageState.CLAIMED: 1}
+
+
+def test_waiting_lists_ready_messages_before_scheduled_ones(store: SqlStore) -> None:
+    store.publish([out("later", due_at=_clock.time() + 50), out("low"), out("high", priority=9)])
+    assert [each.message.id for each in store.waiting(10)] == ["high", "low", "later"]
+    assert [each.state for each in store.waiting(3)][2] is MessageState.SCHEDULED
+    assert len(store.waiting(2)) == 2
+
+
+def test_each_tick_is_published_once(store: SqlStore, other: SqlStore) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda i: (store, other)[i % 2].tick("e", 60.0, [out()], ran_at=61.0), range(8)))
+    assert won.count(True) == 1
+    assert store.tick("e", 120.0, [out()], ran_at=121.0, next_run_at=180.0)
+    assert store.queue_lengths() == {"celery": 2}
+    assert store.periodic() == {
+        "e": PeriodicRow(name="e", last_run_at=121.0, next_run_at=180.0, total_run_count=2)
+    }
+
+
+def test_schedule_entries_are_saved_changed_and_deleted(store: SqlStore) -> None:
+    row = PeriodicRow(name="e", spec='{"task": "x"}', enabled=False, last_run_at=1.5, total_run_count=7)
+    store.save_periodic(PeriodicRow(name="e"))
+    store.save_periodic(row)
+    assert store.periodic() == {"e": row}
+    store.delete_periodic("e")
+    assert store.periodic() == {}
+
+
+def test_pruning_removes_what_is_outdated_in_batches(store: SqlStore) -> None:
+    with _clock.use(_clock.ManualClock()) as clock:
+        assert isinstance(clock, _clock.ManualClock)
+        for i in range(5):
+            delivery = started(store, str(i))
+            run = RunRow(task_id=str(i), name="n", state="SUCCESS", finished_at=clock.time())
+            store.settle(success(delivery, run=run, chord_parts=(part(str(i), 9),)))
+        store.save_group("g", b"")
+        store.tick("e", 1.0, [])
+        clock.advance(200_000)
+        store.save_result(ResultRow(task_id="new", status="SUCCESS"))
+        before = clock.time() - 10
+        counts = []
+        while count := store.prune(before, before, 3):
+            counts.append(count)
+        # 5 results and 1 group, 5 runs and 1 tick, 1 chord; at most 3 of each kind at a time.
+        assert sum(counts) == 13
+        assert len(counts) == 2
+        assert set(store.get_results(["0", "new"])) == {"new"}
+        assert store.runs("0") == []
+
+
+def test_a_message_that_cannot_be_read_fails_and_does_not_stop_the_others(store: SqlStore) -> None:
+    store.publish([out("bad"), out("good"), out("list")])
+    for task_id, headers in (("bad", "{not json"), ("list", "[]")):
+        spoil = f"UPDATE celerylite_messages SET headers = '{headers}' WHERE task_id = '{task_id}'"
+        store.database.write(lambda tx, sql=spoil: tx.execute_text(sql))  # type: ignore[misc]
+    claimed = store.claim("me", None, 10)
+    assert [each.message.id for each in claimed.deliveries] == ["good"]
+    assert {each.task_id for each in claimed.corrupt} == {"bad", "list"}
+    rows = store.get_results(["bad", "list"])
+    assert {row.status for row in rows.values()} == {"FAILURE"}
+    assert b"could not be read" in (rows["bad"].result or b"")
+    assert store.unfinished() == {MessageState.CLAIMED: 1}
