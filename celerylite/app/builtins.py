@@ -1,11 +1,10 @@
-"""The tasks that every app has: those of Celery under Celery's names, and one of our own."""
+"""The tasks that every app has: those of Celery, under Celery's names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from celerylite import _workflow
 from celerylite._state import connect_on_app_finalize
 from celerylite.canvas import chord as _chord
 from celerylite.canvas import chunks as _chunks
@@ -14,7 +13,6 @@ from celerylite.canvas import maybe_signature, signature
 from celerylite.exceptions import ChordError, Retry
 from celerylite.result import allow_join_result, result_from_tuple
 from celerylite.utils.log import get_logger
-from celerylite.worker._execute import sent_with_outcome
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
@@ -30,30 +28,6 @@ F = TypeVar("F", bound="Callable[[Celery], Any]")
 def _for_every_app(add_task: F) -> F:
     connect_on_app_finalize(add_task)
     return add_task
-
-
-@_for_every_app
-def add_chord_body_task(app: Celery) -> Any:
-    """``celerylite.chord_body``: sends the body of a chord whose header is done.
-
-    Its message is published by the transaction that settles the last part; what it sends is published
-    by the one that settles itself. It returns what fails, as `_workflow.Failed`, for that settlement.
-    """
-
-    @app.task(bind=True, name="celerylite.chord_body", shared=False, lazy=False, ignore_result=True)
-    def chord_body(self: Task[..., Any], group_id: str) -> _workflow.Failed:
-        parts = app.store.chord_parts(group_id)
-        if not parts:
-            logger.warning("Chord %r has no parts any more: its body was sent before.", group_id)
-            return _workflow.Failed()
-        body = _workflow.body_of(parts)
-        request = self.request
-        with sent_with_outcome():
-            return _workflow.send_chord_body(
-                app, group_id, body, parts, parent_id=request.parent_id, root_id=request.root_id
-            )
-
-    return chord_body
 
 
 @_for_every_app
