@@ -251,8 +251,8 @@ _BY_FUNCTION: dict[str, Callable[..., Any]] = {
     "__str__": str,
 }
 
-# What `async with`, `await` and the like look up on the type, and what has no function of its own.
-_BY_NAME = ("__enter__", "__exit__", "__aenter__", "__aexit__", "__await__", "__aiter__", "__anext__")
+# What has no function of its own. Not `__await__`: every proxy would then look as if it could be awaited.
+_BY_NAME = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def _install() -> None:

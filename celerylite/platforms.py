@@ -10,7 +10,6 @@ import os
 import platform as _platform
 import signal as _signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -179,8 +178,11 @@ def signal_name(signum: int) -> str:
 
 def isatty(fh: Any) -> bool | None:
     """Is it a terminal? None for something that cannot be asked."""
-    ask = getattr(fh, "isatty", None)
-    return None if ask is None else ask()
+    try:
+        answer: bool = fh.isatty()
+    except AttributeError:
+        return None
+    return answer
 
 
 def pyimplementation() -> str:
@@ -533,12 +535,14 @@ def set_process_title(progname: str, info: Any = None) -> str:
 
 
 def set_mp_process_title(progname: str, info: Any = None, hostname: str | None = None) -> str | None:
-    """The same with the name of the thread that runs the pool; nothing with `NOSETPS` in the environment."""
+    """The same with the name of this process in its pool; nothing with `NOSETPS` in the environment."""
     if os.environ.get("NOSETPS"):
         return None
     if hostname:
         progname = f"{progname}: {hostname}"
-    return set_process_title(f"{progname}:{threading.current_thread().name}", info=info)
+    multiprocessing = sys.modules.get("multiprocessing")
+    process = multiprocessing.current_process().name if multiprocessing else "MainProcess"
+    return set_process_title(f"{progname}:{process}", info=info)
 
 
 def strargv(argv: list[str]) -> str:

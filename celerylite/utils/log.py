@@ -233,11 +233,12 @@ def reset_multiprocessing_logger() -> None:
 
 
 def current_process() -> Any:
-    """None: billiard's process object, and there is no billiard here."""
-    return None
+    """The process object of multiprocessing; None where that is not loaded: this is no child of a pool."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    return multiprocessing and multiprocessing.current_process()
 
 
 def current_process_index(base: int = 1) -> int | None:
-    """The number of this pool process; None in a process that is none."""
+    """The number of this pool process, from its attribute `index`; None in a process that has none."""
     index = getattr(current_process(), "index", None)
     return None if index is None else index + base

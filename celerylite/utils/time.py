@@ -59,6 +59,9 @@ WEEKDAYS = {name: index for index, name in enumerate(DAYNAMES)}
 MONTHNAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 YEARMONTHS = {name: index for index, name in enumerate(MONTHNAMES, 1)}
 
+#: What is missing of a date, by the length of what is there.
+_REST_OF_DATE = {len("2024"): "-01-01", len("2024-01"): "-01"}
+
 #: Unit of a rate to the seconds it has.
 RATE_MODIFIER_MAP: dict[str, Callable[[float], float]] = {
     "s": lambda n: n,
@@ -307,7 +310,10 @@ def maybe_iso8601(dt: datetime | str | None) -> datetime | None:
     """A moment from ISO 8601 text; a moment as it is; nothing stays nothing. Raises ValueError."""
     if not dt:
         return None
-    return dt if isinstance(dt, datetime) else datetime.fromisoformat(dt)
+    if isinstance(dt, datetime):
+        return dt
+    # A year or a month alone is one, too, but not for Python.
+    return datetime.fromisoformat(dt + _REST_OF_DATE.get(len(dt), ""))
 
 
 def is_naive(dt: datetime) -> bool:
