@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import total_ordering
 from typing import TYPE_CHECKING, Any
+
+from kombu.utils.functional import reprcall
 
 from celerylite.schedules import BaseSchedule, crontab, maybe_schedule, schedule
 
@@ -17,6 +20,7 @@ __all__ = (
     "OVERLAP",
     "BeatLazyFunc",
     "Entry",
+    "ScheduleEntry",
     "cleanup_entry",
     "evaluate_args",
     "evaluate_kwargs",
@@ -79,6 +83,122 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     catch_up: str = "once"
     overlap: str = "allow"
+
+
+@total_ordering
+class ScheduleEntry:
+    """One entry of a schedule.
+
+    Copies of an entry are made from its attributes by name (`next`), so a subclass that adds an attribute
+    accepts it as an argument. The keys of our own that an entry may have are read here and honoured by the
+    scheduler inside the process.
+    """
+
+    __module__ = "celerylite.beat"
+
+    #: The key of the entry in its schedule.
+    name: Any = None
+    #: When to run.
+    schedule: Any = None
+    #: Positional arguments of the call.
+    args: Any = None
+    #: Keyword arguments of the call.
+    kwargs: Any = None
+    #: Options for `apply_async`.
+    options: Any = None
+    #: When the task was sent last.
+    last_run_at: Any = None
+    #: How often the task was sent.
+    total_run_count: int = 0
+
+    def __init__(
+        self,
+        name: str | None = None,
+        task: str | None = None,
+        last_run_at: datetime | None = None,
+        total_run_count: int | None = None,
+        schedule: Any = None,
+        args: Any = (),
+        kwargs: Any = None,
+        options: Any = None,
+        relative: bool = False,
+        app: Celery | None = None,
+        *,
+        timezone: Any = None,
+        catch_up: str | None = None,
+        overlap: str | None = None,
+    ) -> None:
+        self.app: Any = app
+        self.name = name
+        self.task = task
+        self.args = args
+        self.kwargs = kwargs or {}
+        self.options = options or {}
+        when = maybe_schedule(schedule, relative, app=app, tz=timezone)
+        self.schedule = when if timezone is None else when.in_zone(timezone)
+        self.last_run_at = last_run_at or self.default_now()
+        self.total_run_count = total_run_count or 0
+
+    def default_now(self) -> datetime:
+        """The current time by the clock of the schedule."""
+        now: datetime = self.schedule.now() if self.schedule else self.app.now()
+        return now
+
+    _default_now = default_now
+
+    def _next_instance(self, last_run_at: datetime | None = None) -> Any:
+        """The entry as it is after one more run."""
+        values = dict(self)
+        values["last_run_at"] = last_run_at or self.default_now()
+        values["total_run_count"] = self.total_run_count + 1
+        return self.__class__(**values)
+
+    __next__ = next = _next_instance
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, (
+            self.name,
+            self.task,
+            self.last_run_at,
+            self.total_run_count,
+            self.schedule,
+            self.args,
+            self.kwargs,
+            self.options,
+        )
+
+    def update(self, other: Any) -> None:
+        """Take what can be edited from another entry: task, schedule, arguments and options."""
+        self.__dict__.update({name: getattr(other, name) for name in _EDITABLE})
+
+    def is_due(self) -> Any:
+        """Whether to run now, and in how many seconds to ask again."""
+        return self.schedule.is_due(self.last_run_at)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(vars(self).items())
+
+    def __repr__(self) -> str:
+        call = reprcall(self.task, self.args or (), self.kwargs or {})
+        return f"<{type(self).__name__}: {self.name} {call} {self.schedule}>"
+
+    def __lt__(self, other: object) -> bool:
+        if isinstance(other, ScheduleEntry):
+            # Only asked when two entries of a heap are due at the same moment: any order will do.
+            return id(self) < id(other)
+        return NotImplemented
+
+    def editable_fields_equal(self, other: Any) -> bool:
+        """Whether the other entry sends the same at the same times."""
+        return all(getattr(self, name) == getattr(other, name) for name in _EDITABLE)
+
+    def __eq__(self, other: object) -> bool:
+        return self.editable_fields_equal(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_EDITABLE = ("task", "args", "kwargs", "options", "schedule")
 
 
 def cleanup_entry() -> dict[str, Any]:
