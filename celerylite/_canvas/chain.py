@@ -58,6 +58,10 @@ class _chain(Signature[Any]):
         # As Celery: calling an empty chain does nothing and gives None.
         return self.apply_async(args, kwargs) if self.tasks else None
 
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+        """`apply_async` with the arguments written as in a call."""
+        return self.apply_async(partial_args, partial_kwargs)
+
     def apply_async(  # type: ignore[override]
         self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
     ) -> Any:

@@ -65,6 +65,10 @@ class group(Signature[Any]):
     def __call__(self, *partial_args: Any, **options: Any) -> Any:
         return self.apply_async(partial_args, **options)
 
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+        """`apply_async` with the arguments written as in a call; returns a `GroupResult`."""
+        return self.apply_async(partial_args, partial_kwargs)
+
     def apply_async(  # type: ignore[override]
         self,
         args: Iterable[Any] | None = None,

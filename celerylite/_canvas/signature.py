@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from celerylite._canvas.stamping import StampingVisitor
     from celerylite.app.base import Celery
     from celerylite.app.task import Task
-    from celerylite.result import AsyncResult
+    from celerylite.result import AsyncResult, EagerResult
 
 __all__ = ("Signature", "signature", "subtask", "maybe_signature", "maybe_subtask")
 
@@ -111,22 +111,24 @@ class Signature(dict[str, Any], Generic[R]):
 
     # -- calling
 
-    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
         """Run the task here and now as a plain function."""
         args, kwargs, _ = self._merge(partial_args, partial_kwargs, None)
-        return self.type(*args, **kwargs)
+        value: R = self.type(*args, **kwargs)
+        return value
 
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
         """`apply_async` with the arguments written as in a call."""
         return self.apply_async(partial_args, partial_kwargs)
 
     def apply(
         self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> Any:
+    ) -> EagerResult[R]:
         """Run the task in this process and return an `EagerResult`."""
         given = {key: value for key, value in options.items() if value is not None}
         merged_args, merged_kwargs, merged_options = self._merge(args, kwargs, given)
-        return self.type.apply(merged_args, merged_kwargs, **merged_options)
+        result: EagerResult[R] = self.type.apply(merged_args, merged_kwargs, **merged_options)
+        return result
 
     def apply_async(
         self,
@@ -134,15 +136,16 @@ class Signature(dict[str, Any], Generic[R]):
         kwargs: dict[str, Any] | None = None,
         route_name: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """Send the task, and return the result to come."""
         given = {key: value for key, value in options.items() if value is not None}
-        if not (args or kwargs or given):
-            return self._apply_async(self.args, self.kwargs, **self.options)
-        merged_args, merged_kwargs, merged_options = self._merge(args, kwargs, given)
-        return self._apply_async(merged_args, merged_kwargs, **merged_options)
+        call = (self.args, self.kwargs, self.options)
+        if args or kwargs or given:
+            call = self._merge(args, kwargs, given)
+        result: AsyncResult[R] = self._apply_async(call[0], call[1], **call[2])
+        return result
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> R:
         """``~sig`` sends the task and waits for its result."""
         return self.apply_async().get()
 
