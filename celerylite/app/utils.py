@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import kombu
-from kombu.connection import Connection
 
 from celerylite import _state
 from celerylite.app.defaults import (
@@ -410,7 +409,8 @@ def _maybe_censor(key: Any, value: Any) -> Any:
     if HIDDEN_SETTINGS.search(key):
         return _MASK
     if key.lower() in _BROKER_URLS:
-        return Connection(value).as_uri(mask=_MASK)
+        # By its name in kombu, which imports it here: a report is rare, and it brings the transports along.
+        return kombu.Connection(value).as_uri(mask=_MASK)
     return sanitize_url(value, mask=_MASK) if "backend" in key.lower() else value
 
 
