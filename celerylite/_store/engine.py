@@ -217,7 +217,8 @@ class Database:
         #: Called with the SQL before each statement; tests raise in it.
         self.on_statement: Callable[[str], None] | None = None
         options = _usable(engine_options or {})
-        options.update(self.dialect.engine_options(self.url))
+        for name, value in self.dialect.engine_options(self.url).items():
+            options[name] = {**value, **options.get(name, {})} if isinstance(value, dict) else value
         options.setdefault("poolclass", NullPool)
         # AUTOCOMMIT: we say BEGIN ourselves, in the words each database needs.
         self.engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", **options)
@@ -276,8 +277,9 @@ class Database:
             tx = Transaction(self, connection)
             result = work(tx)
             tx.cursor.close()
-        except BaseException:
+        except BaseException as error:
             self.discard(connection)
+            self._drop_if_lost(error)
             raise
         self.put(connection)
         return result
@@ -396,6 +398,13 @@ class Database:
                 self.discard(connection)
             else:
                 self._put_writer(connection)
+        self._drop_if_lost(error)
+
+    def _drop_if_lost(self, error: BaseException) -> None:
+        # A server that closed one connection has most likely closed them all.
+        if self.dialect.is_disconnect(_driver_error(error)):
+            while self._idle:
+                self.discard(self._idle.pop())
 
     def prepare(self, tables: schema.Tables) -> None:
         """Create or migrate the tables, one process at a time."""
@@ -417,7 +426,8 @@ class Database:
         self.closed = True
         while self._idle:
             self.discard(self._idle.pop())
-        writer, self._writer = self._writer, None
+        writer: Any = self._writer
+        self._writer = None
         if writer is not None:
             with suppress(Exception):
                 writer.close()

@@ -16,8 +16,9 @@ from celerylite._store.schema import Tables
 
 __all__ = ("Pruning",)
 
-#: Seconds a closed chord is remembered at least, so that a part that settles again cannot reopen it.
-_CHORD_S = 86400.0
+#: Seconds until a chord that has gone on for so long counts as given up (its members were purged).
+#: Its parts hold their results themselves: `result_expires` does not take them from a slow chord.
+_OPEN_CHORD_S = 366 * 86400.0
 
 
 class Pruning:
@@ -33,7 +34,8 @@ class Pruning:
         self.runs = self._pair(t.runs, t.runs.c.id, t.runs.c.finished_at < before)
         self.letters = self._pair(t.mailbox, t.mailbox.c.id, t.mailbox.c.until < before)
         self.revoked = self._pair(t.revoked, t.revoked.c.task_id, t.revoked.c.until < before)
-        self.chords = self._pair(t.chords, t.chords.c.group_id, t.chords.c.created_at < before)
+        self.chords = self._pair(t.chords, t.chords.c.group_id, t.chords.c.closed_at < before)
+        self.open_chords = self._pair(t.chords, t.chords.c.group_id, t.chords.c.created_at < before)
         parts = t.chord_parts
         self._drop_parts = Statement(
             lambda: parts.delete().where(parts.c.group_id.in_(sa.bindparam("ids", expanding=True)))
@@ -69,8 +71,9 @@ class Pruning:
             moment = datetime.fromtimestamp(results_before, UTC).replace(tzinfo=None)
             for pair in (self.results, self.groups):
                 yield functools.partial(self._delete, pair=pair, before=moment, batch=batch)
-            chords_before = min(results_before, _clock.time() - _CHORD_S)
-            yield functools.partial(self._delete_chords, before=chords_before, batch=batch)
+            yield functools.partial(self._delete_chords, pair=self.chords, before=results_before, batch=batch)
+            given_up = min(results_before, _clock.time() - _OPEN_CHORD_S)
+            yield functools.partial(self._delete_chords, pair=self.open_chords, before=given_up, batch=batch)
         if runs_before is not None:
             yield functools.partial(self._delete, pair=self.runs, before=runs_before, batch=batch)
             yield functools.partial(self._delete_ticks, before=runs_before, batch=batch)
@@ -84,8 +87,10 @@ class Pruning:
             tx.run(delete, ids=some)
         return len(keys)
 
-    def _delete_chords(self, tx: Transaction, *, before: float, batch: int) -> int:
-        find, delete = self.chords
+    def _delete_chords(
+        self, tx: Transaction, *, pair: tuple[Statement, Statement], before: float, batch: int
+    ) -> int:
+        find, delete = pair
         keys = [row[0] for row in tx.rows(find, before=before, batch=batch)]
         for some in chunks(keys, 500):
             tx.run(self._drop_parts, ids=some)

@@ -240,7 +240,7 @@ def _chords(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("done", sa.Integer(), nullable=False),
         sa.Column("body", _LongText, nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False, index=True),
-        sa.Column("closed_at", sa.Double()),
+        sa.Column("closed_at", sa.Double(), index=True),
         **_OURS,
     )
     parts = sa.Table(

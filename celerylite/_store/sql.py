@@ -100,12 +100,7 @@ class SqlStore(Store):
     def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> None:
         now = _clock.time()
         rows = [row_of(Outgoing(message=each.message), now)[0] for each in outgoing]
-        # A Session without a binding for our table is told which connection to use.
-        target = (
-            connection.connection()
-            if hasattr(connection, "connection") and _is_session(connection)
-            else connection
-        )
+        target = connection if isinstance(connection, sa.Connection) else connection.connection()
         target.execute(sa.insert(self.tables.messages), rows)
         if self.database.dialect.notifies:
             # Without a sender: everybody hears it, we too, once the caller has committed.
@@ -366,7 +361,3 @@ class SqlStore(Store):
         ready, next_due = self._messages.peek(tx)
         seen = (self._messages.last(tx), ready, next_due, *self._control.signature(tx))
         return seen, self._results.ready(tx, watched)
-
-
-def _is_session(connection: Any) -> bool:
-    return not isinstance(connection, sa.Connection)

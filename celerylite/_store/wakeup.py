@@ -58,7 +58,8 @@ class Wakeup:
 
     def after_fork(self) -> None:
         """Forget who waits in the parent."""
-        self._stop.close()
+        # Without the locks: a thread of the parent may hold them, and here it will never let go.
+        self._stop.abandon()
         self._begin()
 
     # -- waiting ------------------------------------------------------------------------------------
@@ -302,9 +303,12 @@ class _Stop:
 
     def close(self) -> None:
         with self._mutex:
-            for end in self._pair or ():
-                end.close()
-            self._pair = None
+            self.abandon()
+
+    def abandon(self) -> None:
+        for end in self._pair or ():
+            end.close()
+        self._pair = None
 
 
 def _call(callbacks: dict[int, Callback]) -> None:

@@ -528,7 +528,9 @@ def test_pruning_removes_what_is_outdated_in_batches(store: SqlStore) -> None:
             delivery = started(store, str(i))
             run = RunRow(task_id=str(i), name="n", state="SUCCESS", finished_at=clock.time())
             store.settle(success(delivery, run=run, chord_parts=(part(str(i), 9),)))
+        store.settle(success(started(store), results=(), close_chord="g"))
         store.save_group("g", b"")
+        store.settle(success(started(store), results=(), chord_parts=(part("slow", 2, "open"),)))
         store.tick("e", 1.0, [])
         clock.advance(200_000)
         store.save_result(ResultRow(task_id="new", status="SUCCESS"))
@@ -541,6 +543,7 @@ def test_pruning_removes_what_is_outdated_in_batches(store: SqlStore) -> None:
         assert len(counts) == 2
         assert set(store.get_results(["0", "new"])) == {"new"}
         assert store.runs("0") == []
+        assert len(store.chord_parts("open")) == 1
 
 
 def test_a_message_that_cannot_be_read_fails_and_does_not_stop_the_others(store: SqlStore) -> None:
