@@ -359,14 +359,12 @@ class DaemonContext:
         """Leave; the calling process ends and its grandchild goes on from here."""
         if self._is_open:
             return
-        if not self.fake:
+        in_background = not self.fake
+        if in_background:
             self._detach()
-        os.chdir(self.workdir)
-        if self.umask is not None:
-            os.umask(self.umask)
-        if self.after_chdir:
-            self.after_chdir()
-        if not self.fake:
+        # Before the files are let go: afterwards there is nowhere to complain.
+        self._settle_down()
+        if in_background:
             self._let_go_of_files()
         self._is_open = True
 
@@ -385,6 +383,13 @@ class DaemonContext:
         os.setsid()
         if os.fork():
             os._exit(0)
+
+    def _settle_down(self) -> None:
+        os.chdir(self.workdir)
+        if self.umask is not None:
+            os.umask(self.umask)
+        if self.after_chdir is not None:
+            self.after_chdir()
 
     def _let_go_of_files(self) -> None:
         close_open_fds([*self.stdfds, *fd_by_path(["/dev/urandom"])])

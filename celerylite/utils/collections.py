@@ -390,12 +390,14 @@ class LimitedSet:
 
     def pop(self, default: Any = None) -> Any:
         """Take out the oldest and give it; `default` when there is none."""
-        while self._heap:
-            entry = heappop(self._heap)
-            if self._is_current(entry):
-                del self._data[entry[2]]
-                return entry[2]
-        return default
+        if not self._data:
+            return default
+        oldest = heappop(self._heap)
+        while not self._is_current(oldest):
+            oldest = heappop(self._heap)
+        item = oldest[2]
+        del self._data[item]
+        return item
 
     def purge(self, now: Any = None) -> None:
         """Take out what is too much or too old at `now` (a time, or a function that gives it)."""

@@ -163,7 +163,10 @@ def _leaf_for(value: Any) -> Leaf | None:
 
 
 def _number(value: Any, maxlen: int | None) -> str:
-    return truncate(str(value), maxlen)
+    try:
+        return truncate(str(value), maxlen)
+    except Exception:  # an integer of more digits than Python converts, or a number of the user's own
+        return _object(value, maxlen)
 
 
 def _text(value: str, maxlen: int | None) -> str:

@@ -57,6 +57,7 @@ def test_an_object_without_a_repr_does_not_raise() -> None:
             raise KeyError("foo")
 
     assert saferepr(Broken(), 1024).startswith("<Unrepresentable")
+    assert saferepr((10**5000,), 40).startswith("(<Unrepresentable")
 
 
 def test_the_pieces_are_those_of_the_whole() -> None:
