@@ -143,7 +143,6 @@ def serving() -> None:
             target=_start_runtimes, args=(process,), name="celerylite-autostart", daemon=True
         )
     process.starter.start()
-    _stop_when_the_process_ends()
 
 
 def stopped_serving() -> None:
@@ -179,6 +178,10 @@ def _start_runtimes(process: _Process) -> None:
         except Exception:
             # The server goes on without it; the first call of a task will say the same to its caller.
             logger.exception("The runtime of %r could not be started", app)
+    if not _is_program_of_run:
+        # After the apps' own exit handlers are registered, so that this comes before them: a server gives
+        # back what waits. A program that merely ends finishes it, which is what theirs do.
+        _stop_when_the_process_ends()
 
 
 def _apps_to_start() -> list[Celery]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import traceback
-from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from celerylite.bin.shell import shell
 from celerylite.bin.upgrade import upgrade
 from celerylite.bin.worker import worker
 
-__all__ = ("celery", "main")
+__all__ = ("celery", "main", "main_for_app")
 
 #: Packages add commands of theirs under this entry point, as for Celery.
 PLUGIN_GROUP = "celery.commands"
@@ -248,8 +248,21 @@ for _command in _COMMANDS:
     celery.add_command(_command)
 
 
-def main(argv: list[str] | None = None, prog_name: Callable[[], str] | str | None = None) -> Any:
+def main_for_app(app: Any, argv: list[str] | None = None) -> Any:
+    """Run the command line for `app` unless `argv` names another; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None or argv is sys.argv else argv
+    option = next(param for param in celery.params if param.name == "app")
+    option.default = app
+    try:
+        return celery.main(args=arguments, standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    finally:
+        option.default = None
+
+
+def main() -> Any:
     """Run the command line and end the process with its exit code."""
     # A project that still says `from celery import Celery` gets the app that these commands can use.
     install_as_celery()
-    return celery(args=argv, auto_envvar_prefix="CELERY")
+    return celery(auto_envvar_prefix="CELERY")

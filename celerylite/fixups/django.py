@@ -222,7 +222,7 @@ class DjangoWorkerFixup:
     def _is_prefork(self) -> bool:
         if self.worker is None:
             return False
-        pool = self.worker.pool_cls
+        pool = getattr(self.worker, "pool_cls", "")
         return "prefork" in (pool if isinstance(pool, str) else pool.__module__)
 
     def _close_database(self) -> None:

@@ -32,6 +32,7 @@ from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
 from celerylite.worker._pools import ThreadPool
 from celerylite.worker._slots import Kind, Place, Slots
+from celerylite.worker.worker import WorkController
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from celerylite._ticks import Ticker
     from celerylite.app.base import Celery
 
-__all__ = ("Runtime",)
+__all__ = ("Runtime", "WorkController")
 
 logger = get_logger("celery.worker")
 

@@ -25,6 +25,7 @@ LAYERS = {
     "_einfo": 0,
     "_cron": 0,
     "platforms": 0,
+    "_autostart": 1,
     "_state": 1,
     "_message": 1,
     "_outbox": 1,
@@ -44,21 +45,32 @@ LAYERS = {
     "worker": 4,
     "beat": 4,
     "_ticks": 4,
+    "_entries": 4,
     "_run": 4,
     "app": 5,
     "loaders": 5,
     "events": 5,
+    "apps": 6,
+    "apps": 6,
     "bin": 6,
     "contrib": 6,
     "fixups": 6,
     "_shim": 6,
-    "_autostart": 6,
     "__main__": 6,
     "": 6,
 }
 
 #: What loads late, in this one place, because it is costly or optional: module -> imports inside functions.
-LATE: dict[str, set[str]] = {}
+LATE: dict[str, set[str]] = {
+    # Loaded in every process under `celerylite run`, of which few serve.
+    "celerylite._autostart": {"asyncio", "celerylite.app.utils"},
+    # `celery.__main__` is imported by code that wants no click.
+    "celerylite.__main__": {"celerylite.bin.celery"},
+    # Registers a task with every app that is made afterwards.
+    "celerylite.contrib.testing.app": {"celerylite.contrib.testing.tasks"},
+    # Django is there or not.
+    "celerylite.fixups.django": {"django", "django.core.checks"},
+}
 
 #: Where a dependency may be imported.
 HOMES = {

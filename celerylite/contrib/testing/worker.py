@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from celerylite import _clock
 from celerylite._state import _set_task_join_will_block
 from celerylite.result import allow_join_result
 from celerylite.utils.dispatch import Signal
@@ -93,18 +94,15 @@ def start_worker(
             **kwargs,
         ) as worker:
             if perform_ping_check:
-                _ping(ping_task_timeout)
+                _ping(app, ping_task_timeout)
             yield worker
     finally:
         test_worker_stopped.send(sender=app, worker=worker)
 
 
-def _ping(timeout: float) -> None:
-    # Not at the top: this registers a task with every app of whoever imports it.
-    from celerylite.contrib.testing.tasks import ping
-
+def _ping(app: Celery, timeout: float) -> None:
     with allow_join_result():
-        assert ping.delay().get(timeout=timeout) == "pong"
+        assert app.tasks["celery.ping"].delay().get(timeout=timeout) == "pong"
 
 
 @contextmanager
@@ -135,16 +133,16 @@ def _start_worker_thread(
         without_gossip=True,
         **kwargs,
     )
-    thread = threading.Thread(target=worker.start, daemon=True)
-    thread.start()
+    # Here and not in a thread: what keeps the worker from starting is raised at once.
+    worker.begin()
     worker.ensure_started()
     _set_task_join_will_block(False)
     try:
         yield worker
     finally:
-        worker.stop()
-        thread.join(shutdown_timeout)
-        if thread.is_alive():
+        begun = _clock.monotonic()
+        worker.stop(grace=shutdown_timeout)
+        if _clock.monotonic() - begun >= shutdown_timeout:
             raise RuntimeError(
                 "Worker thread failed to exit within the allocated timeout. "
                 "Consider raising `shutdown_timeout` if your tasks take longer "

@@ -1,0 +1,233 @@
+"""A worker as an object: an app's runtime that is started, waited for and stopped like Celery's worker."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from celerylite import _clock
+from celerylite.exceptions import ImproperlyConfigured, WorkerTerminate
+from celerylite.platforms import EX_FAILURE, EX_OK, create_pidlock
+from celerylite.utils.log import get_logger, mlevel
+from celerylite.utils.nodenames import default_nodename, worker_direct
+from celerylite.utils.text import str_to_list
+
+__all__ = ("WorkController",)
+
+logger = get_logger(__name__)
+
+SELECT_UNKNOWN_QUEUE = """
+Trying to select queue subset of {0!r}, but queue {1} isn't
+defined in the `task_queues` setting.
+
+If you want to automatically declare unknown queues you can
+enable the `task_create_missing_queues` setting.
+"""
+
+DESELECT_UNKNOWN_QUEUE = """
+Trying to deselect queue subset of {0!r}, but queue {1} isn't
+defined in the `task_queues` setting.
+"""
+
+#: Arguments that are settings of the app; the runtime reads them there.
+_SETTINGS = {
+    "pool": "worker_pool",
+    "task_events": "worker_send_task_events",
+    "time_limit": "task_time_limit",
+    "soft_time_limit": "task_soft_time_limit",
+    "max_tasks_per_child": "worker_max_tasks_per_child",
+    "max_memory_per_child": "worker_max_memory_per_child",
+    "pool_start_method": "worker_pool_start_method",
+    "prefetch_multiplier": "worker_prefetch_multiplier",
+    "disable_prefetch": "worker_disable_prefetch",
+    "scheduler": "beat_scheduler",
+}
+
+
+class WorkController:
+    """Runs the tasks of an app until it is stopped. Takes the arguments of Celery's worker."""
+
+    app: Any = None
+    #: Exit code for the program that this worker is.
+    exitcode: int | None = None
+    pidlock: Any = None
+    #: What takes and runs the messages, once it is started.
+    runtime: Any = None
+
+    def __init__(self, app: Any = None, hostname: str | None = None, **kwargs: Any) -> None:
+        self.app = app or self.app
+        self.hostname = default_nodename(hostname)
+        self.startup_time = _clock.utcnow()
+        self._over = threading.Event()
+        self._stop_mutex = threading.Lock()
+        self.app.loader.init_worker()
+        self.on_before_init(**kwargs)
+        self.setup_defaults(**kwargs)
+        self.on_after_init(**kwargs)
+        self.setup_instance(**self.prepare_args(**kwargs))
+
+    # For subclasses.
+
+    def on_before_init(self, **kwargs: Any) -> None:
+        """Called first, with the arguments."""
+
+    def on_after_init(self, **kwargs: Any) -> None:
+        """Called when the defaults are known."""
+
+    def on_start(self) -> None:
+        """Called before the runtime is started."""
+        if self.pidfile:
+            self.pidlock = create_pidlock(self.pidfile)
+
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Called when tasks are taken."""
+
+    def on_stopped(self) -> None:
+        """Called when nothing runs any more."""
+        if self.pidlock:
+            self.pidlock.release()
+
+    def prepare_args(self, **kwargs: Any) -> dict[str, Any]:
+        return kwargs
+
+    # Set-up.
+
+    def setup_defaults(
+        self,
+        concurrency: Any = None,
+        autoscale: tuple[int, int] | None = None,
+        loglevel: int | str = "WARN",
+        logfile: str | None = None,
+        beat: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take the options; what is given overrides the app's settings."""
+        self.loglevel, self.logfile = mlevel(loglevel), logfile
+        self.autoscale = autoscale
+        for option, setting in _SETTINGS.items():
+            if kwargs.get(option) is not None:
+                setattr(self.app.conf, setting, kwargs[option])
+        self.pool_cls: Any = self.app.conf.worker_pool
+        self.task_events = bool(self.app.conf.worker_send_task_events)
+        self.beat = bool(beat)
+        self.concurrency = self._concurrency(concurrency)
+
+    def _concurrency(self, asked: Any) -> int | None:
+        if self.autoscale:
+            return self.autoscale[0]
+        wanted = self.app.either("worker_concurrency", asked)
+        if self.pool_cls == "solo":
+            return 1
+        return _cpus() if isinstance(wanted, str) and wanted.strip().lower() == "auto" else _number(wanted)
+
+    def setup_instance(
+        self,
+        queues: Any = None,
+        ready_callback: Any = None,
+        pidfile: str | None = None,
+        include: Any = None,
+        exclude_queues: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.pidfile = pidfile
+        self.options = kwargs
+        self.ready_callback = ready_callback or self.on_consumer_ready
+        self.setup_queues(queues, exclude_queues)
+        self.setup_includes(str_to_list(include))
+
+    def setup_queues(self, include: Any, exclude: Any = None) -> None:
+        """Choose which of the app's queues this process takes from."""
+        include, exclude = str_to_list(include), str_to_list(exclude)
+        queues = self.app.amqp.queues
+        try:
+            queues.select(include)
+        except KeyError as exc:
+            raise ImproperlyConfigured(SELECT_UNKNOWN_QUEUE.strip().format(include, exc)) from exc
+        try:
+            queues.deselect(exclude)
+        except KeyError as exc:
+            raise ImproperlyConfigured(DESELECT_UNKNOWN_QUEUE.strip().format(exclude, exc)) from exc
+        if self.app.conf.worker_direct:
+            queues.select_add(worker_direct(self.hostname))
+
+    def setup_includes(self, includes: Any) -> None:
+        """Import further task modules and remember them in the setting `include`."""
+        self.include = includes
+        for module in includes or ():
+            self.app.loader.import_task_module(module)
+        self.app.conf.include = tuple({*self.app.conf.include, *(includes or ())})
+
+    # Life.
+
+    def start(self) -> None:
+        """Run tasks until `stop` or `terminate` is called, here or elsewhere. Blocks; sets `exitcode`."""
+        try:
+            self.begin()
+            self._over.wait()
+            self.stop(exitcode=self.exitcode or EX_OK)
+        except WorkerTerminate:
+            self.terminate()
+        except SystemExit as exc:
+            self.stop(exitcode=exc.code if isinstance(exc.code, int) else EX_OK)
+        except KeyboardInterrupt:
+            self.stop(exitcode=EX_FAILURE)
+        except Exception as exc:
+            logger.critical("Unrecoverable error: %r", exc, exc_info=True)
+            self.stop(exitcode=EX_FAILURE)
+
+    def begin(self) -> None:
+        """Start the runtime and return once it takes messages."""
+        self.on_start()
+        self.runtime = self.app.start_runtime(
+            hostname=self.hostname, concurrency=self.concurrency, beat=self.beat or None
+        )
+        self.ready_callback(self)
+
+    def stop(
+        self, in_sighandler: bool = False, exitcode: int | None = None, *, grace: float | None = None
+    ) -> None:
+        """Take nothing new and wait for what runs: `grace` seconds, or as long as it takes.
+
+        In a signal handler it only says so, and `start` does it.
+        """
+        if exitcode is not None:
+            self.exitcode = exitcode
+        self._over.set()
+        if in_sighandler:
+            return
+        with self._stop_mutex:
+            if self.runtime is not None:
+                self.app.stop_runtime(threading.TIMEOUT_MAX if grace is None else grace)
+                self.runtime = None
+                self.on_stopped()
+
+    def terminate(self, in_sighandler: bool = False) -> None:
+        """As `stop`, without waiting for what runs."""
+        self.stop(in_sighandler, exitcode=EX_FAILURE if self.exitcode is None else None, grace=0.0)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._over.is_set()
+
+    def info(self) -> dict[str, Any]:
+        uptime = _clock.utcnow() - self.startup_time
+        return {"pid": os.getpid(), "clock": str(self.app.clock), "uptime": round(uptime.total_seconds())}
+
+    def __repr__(self) -> str:
+        state = "STOPPED" if self.runtime is None else "RUN"
+        return f"<Worker: {self.hostname} ({state})>"
+
+
+def _number(value: Any) -> int | None:
+    try:
+        return int(value) or None
+    except (TypeError, ValueError):
+        return None
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
