@@ -122,6 +122,13 @@ class Journal(list[Any]):
             assert noted, f"expected {entry!r} to be noted {times} times, got {list(self)!r}"
             return list(self)
 
+    def find(self, matches: Callable[[Any], bool]) -> Any:
+        """Wait until an entry that `matches` was noted and return the first; fail at the deadline."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: any(map(matches, self)), DEADLINE_S)
+            assert found, f"expected another entry than {list(self)!r}"
+            return next(filter(matches, self))
+
 
 @pytest.fixture
 def journal() -> Journal:
