@@ -43,13 +43,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only(lib): a test that holds for one of the two libraries")
-    if config.getoption("--lib") == "celery":
-        _hasten_celery()
+
+
+@pytest.fixture(scope="session")
+def hastened_celery() -> None:
+    """Celery without its polling pauses, also where celerylite is the library under test."""
+    _hasten_celery()
 
 
 @pytest.fixture(scope="session")
 def lib(request: pytest.FixtureRequest) -> Any:
     """The library under test, as users import it: `lib.Celery`, `lib.shared_task`, ..."""
+    if request.config.getoption("--lib") == "celery":
+        request.getfixturevalue("hastened_celery")
     return importlib.import_module(request.config.getoption("--lib"))
 
 
