@@ -18,7 +18,7 @@ from kombu.clocks import LamportClock
 from kombu.utils.imports import symbol_by_name as kombu_symbol_by_name
 from kombu.utils.objects import cached_property
 
-from celerylite import _clock, _state, canvas, platforms, signals
+from celerylite import _autostart, _clock, _state, canvas, platforms, signals
 from celerylite._message import Message
 from celerylite.app import _engine, backends
 from celerylite.app._decorator import TaskDecorator, make_task, warn_if_taken
@@ -193,6 +193,7 @@ class Celery(TaskDecorator, _engine.Engine):
             self.set_current()
         self.on_init()
         _state._register_app(self)
+        _autostart.watch(self)
 
     def _init_tasks(self, tasks: Any) -> None:
         self.finalized = False

@@ -625,4 +625,8 @@ class Task(Generic[P, R]):
         return f"<@task: {self.name} of {appstr(self._app) if self._app else None}>"
 
 
+# Workers go straight to `run` past this method; one that a subclass or a tracing library put in its place
+# is called.
+setattr(Task.__call__, "runs_the_body", True)  # noqa: B010  (functions have no such attribute to the type checker)
+
 BaseTask = Task

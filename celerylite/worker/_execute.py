@@ -94,6 +94,9 @@ def conclude(x: Execution) -> None:
         end(x)
         raise x.raised or WorkerLostError()
     try:
+        if x.abandoned:
+            # Not even judged: that would call errbacks a second time.
+            raise ClaimLost(x.id, x.site.hostname)
         judge(x)
         settle(x)
         tell(x)

@@ -1,0 +1,279 @@
+"""What makes an app run: its store, its runtime, and where its messages go."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import sys
+import threading
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from kombu.common import oid_from
+
+from celerylite._message import Message
+from celerylite._outbox import current_outbox
+from celerylite._store import Outgoing, Store, open_store
+from celerylite._ticks import Ticker
+from celerylite.app import _database
+from celerylite.app.utils import sanitize_url
+from celerylite.utils.log import get_logger
+from celerylite.worker import Runtime, queues_of
+
+if TYPE_CHECKING:
+    from celerylite.app.base import Celery
+
+__all__ = ("Engine", "default_argv", "process_oid", "run_command_line", "thread_oid")
+
+logger = get_logger(__name__)
+
+
+class Engine:
+    """The part of an app that holds its database and its runtime. Thread-safe; fresh after a fork."""
+
+    conf: Any
+
+    def _init_engine(self) -> None:
+        self._engine_mutex = threading.RLock()
+        self._store: Store | None = None
+        self._runtime: Runtime | None = None
+        self._database_chosen: _database.Database | None = None
+        self._exit_registered = False
+        _engines.add(self)
+
+    # -- the store -------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The database of this app, opened at first use. May block; raises as `open_store` does."""
+        if self._store is None:
+            with self._engine_mutex:
+                if self._store is None:
+                    self._store = self._open_store()
+        return self._store
+
+    def _open_store(self) -> Store:
+        conf, database = self.conf, self._database
+        store = open_store(
+            database.url,
+            durability=conf.celerylite_durability,
+            lease=float(conf.celerylite_lease),
+            table_names=conf.database_table_names,
+            table_schemas=conf.database_table_schemas,
+            engine_options=_engine_options(database, conf),
+            engine_callback=conf.database_engine_callback,
+        )
+        _database.announce(database, sanitize_url(database.url), bool(conf.celerylite_warn_ignored))
+        return store
+
+    @property
+    def _database(self) -> _database.Database:
+        if self._database_chosen is None:
+            self._database_chosen = _database.choose(self.conf)
+        return self._database_chosen
+
+    # -- publishing ------------------------------------------------------------------------------------
+
+    def _publish(self, message: Message, connection: Any = None) -> None:
+        """Send one message: into the caller's transaction, the outbox of the context, or the database."""
+        if connection is not None and hasattr(connection, "execute"):
+            self.store.publish_in(connection, [Outgoing(message=message)])
+            return
+        outbox = current_outbox()
+        if outbox is not None:
+            outbox.put(message)
+            return
+        runtime = self._runtime_for_publishing()
+        if runtime is not None:
+            runtime.publish([message])
+        else:
+            self.store.publish([Outgoing(message=message)])
+
+    async def _publish_soon(self, messages: Sequence[Message]) -> None:
+        """Commit messages without blocking the running loop."""
+        if not messages:
+            return
+        # Opening the database and starting the runtime block; after the first time this is an attribute.
+        runtime = self._runtime or await asyncio.to_thread(self._runtime_for_publishing)
+        if runtime is not None:
+            await asyncio.wrap_future(runtime.publish_soon(messages))
+            return
+        store = self._store or await asyncio.to_thread(lambda: self.store)
+        await asyncio.wrap_future(store.publish_soon([Outgoing(message=m) for m in messages]))
+
+    def _runtime_for_publishing(self) -> Runtime | None:
+        if self._runtime is not None:
+            return self._runtime
+        if self.conf.celerylite_runtime in ("off", False, None) or self._database.in_memory:
+            # As Celery with memory://: nothing runs until a worker is started.
+            return None
+        return self.start_runtime()
+
+    # -- the runtime -----------------------------------------------------------------------------------
+
+    def start_runtime(
+        self,
+        *,
+        queues: Any = None,
+        concurrency: int | None = None,
+        hostname: str | None = None,
+        beat: bool | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Runtime:
+        """Start running tasks in this process; returns the runtime that runs already, if one does. May block.
+
+        `queues` to take from (default: all), `concurrency` how many tasks at once, `beat` whether to fire the
+        schedule (default: the setting ``celerylite_beat``), `loop` where coroutines run.
+        """
+        app = cast("Celery", self)
+        with self._engine_mutex:
+            if self._runtime is not None:
+                return self._runtime
+            app.loader.import_default_modules()
+            app.finalize()
+            runtime = Runtime(
+                app,
+                self.store,
+                queues=queues_of(app, queues),
+                concurrency=concurrency,
+                hostname=hostname,
+                loop=loop,
+                ticker=Ticker(app, self.store) if self._fires_schedule(beat) else None,
+            )
+            runtime.start()
+            self._runtime = runtime
+            self._register_exit()
+            return runtime
+
+    def stop_runtime(self, grace: float | None = None) -> None:
+        """Stop running tasks, waiting up to `grace` seconds for those that run. Blocks. See `Runtime.stop`."""
+        with self._engine_mutex:
+            runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.stop(grace)
+
+    @asynccontextmanager
+    async def runtime(self, **options: Any) -> AsyncIterator[Runtime]:
+        """Run tasks inside the block, coroutines on the loop of the caller: ``async with app.runtime():``."""
+        loop = asyncio.get_running_loop()
+        runtime = await asyncio.to_thread(lambda: self.start_runtime(loop=loop, **options))
+        try:
+            yield runtime
+        finally:
+            await asyncio.to_thread(self.stop_runtime)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing that is due waits or runs; TimeoutError after `timeout` seconds. Blocks."""
+        runtime = self._runtime or self.start_runtime()
+        runtime.drain(timeout)
+
+    def _fires_schedule(self, beat: bool | None) -> bool:
+        if beat is not None:
+            return beat
+        mode = self.conf.celerylite_beat
+        if mode == "auto":
+            # The clean-up of results is an entry too, but no reason to call a memory-only test app a scheduler.
+            return not self._database.in_memory
+        return mode == "on"
+
+    def _schedule_changed(self) -> None:
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.schedule_changed()
+
+    def _autostart(self) -> None:
+        """This process serves: start the runtime, as the setting ``celerylite_runtime`` allows."""
+        if self.conf.celerylite_runtime not in ("off", False, None) and not self._database.in_memory:
+            self.start_runtime()
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def _register_exit(self) -> None:
+        if not self._exit_registered:
+            self._exit_registered = True
+            atexit.register(_finish_at_exit, weakref.ref(self))
+
+    def _finish_at_exit(self) -> None:
+        """The program ends: finish what it published, unless another process is there to do it."""
+        runtime = self._runtime
+        if runtime is None:
+            return  # Stopped before.
+        try:
+            if not self._is_shared(runtime):
+                runtime.drain(float(self.conf.celerylite_exit_grace))
+        except Exception as exc:
+            logger.warning("at exit: %s; what is left is in the database and runs at the next start", exc)
+        self.stop_runtime(0.0 if self._is_shared(runtime) else None)
+        self._close_engine()
+
+    def _is_shared(self, runtime: Runtime) -> bool:
+        return any(worker.owner != runtime.owner for worker in self.store.workers())
+
+    def _close_engine(self) -> None:
+        self.stop_runtime()
+        with self._engine_mutex:
+            store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
+    def _after_fork(self) -> None:
+        """In a child process: a fresh runtime and fresh connections; the parent's go on."""
+        self._engine_mutex = threading.RLock()
+        self._runtime = None
+        self._exit_registered = False
+        if self._store is not None:
+            self._store.after_fork()
+        app = cast("Celery", self)
+        app.on_after_fork.send(sender=app)
+
+
+#: Every app of the process, for what has to be done after a fork.
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_engines):
+        engine._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _finish_at_exit(engine: weakref.ref[Engine]) -> None:
+    alive = engine()
+    if alive is not None:
+        alive._finish_at_exit()
+
+
+def _engine_options(database: _database.Database, conf: Any) -> dict[str, Any]:
+    # Celery's default options are about pools of connections to servers.
+    return {} if database.in_memory else dict(conf.database_engine_options or {})
+
+
+def default_argv() -> list[str]:
+    """The arguments of this process."""
+    return sys.argv
+
+
+def run_command_line(app: Celery, argv: list[str] | None) -> Any:
+    """Run the command line program with `app` as its default; returns the exit code."""
+    # Here, not at the top: the command line is above this layer, and click is not needed by programs.
+    program = import_module("celerylite.bin.celery")
+    return program.main_for_app(app, sys.argv if argv is None else argv)
+
+
+def process_oid(app: Any) -> str:
+    """An id of `app` in this process."""
+    return str(oid_from(app, threads=False))
+
+
+def thread_oid(app: Any) -> str:
+    """An id of `app` in this thread."""
+    return str(oid_from(app, threads=True))
+
+
