@@ -217,8 +217,8 @@ def _takes_error(errback: Any) -> bool:
 def chord_part(app: Celery, request: Any, state: str, value: Any) -> ChordPart | None:
     """The part that this finished call plays in its chord; None if it is in none.
 
-    The size is 0 where the header is not known to its end when the call is sent (a generator): then
-    the backend is told by ``set_chord_size``. Raises `EncodeError` for a value that cannot be encoded.
+    The size is 0 where the header was not known to its end when the call was sent: of a generator only
+    the last call knows it. Raises `EncodeError` for a value that cannot be encoded.
     """
     if not request.chord or not request.group or not request.id:
         return None

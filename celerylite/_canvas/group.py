@@ -159,8 +159,7 @@ class group(Signature[Any]):
                 body = chord if chord is not None else task.options.get("chord")
                 size += Signature.TYPES["chord"]._descend(task)  # type: ignore[attr-defined]
                 if body is not None and following is None:
-                    # Before the last one is sent, so that the chord cannot be complete without a size.
-                    app.backend.set_chord_size(group_id, size)
+                    _tell_chord_size(app, group_id, size, task, body)
                 task.apply_async(
                     producer=acquired, add_to_parent=False, chord=body, args=args, kwargs=kwargs, **options
                 )
@@ -338,6 +337,17 @@ class group(Signature[Any]):
 
 
 group.__module__ = "celerylite.canvas"
+
+
+def _tell_chord_size(app: Any, group_id: str, size: int, last: Any, body: Any) -> None:
+    """Say how many parts the chord of `body` has, before the last one is sent.
+
+    To the backend, and in the message of the last one: without it the chord cannot be complete. A group
+    at the end of a chain in the header reports to a chord that is not its own, and says nothing.
+    """
+    app.backend.set_chord_size(group_id, size)
+    if isinstance(body, dict) and last.options.get("group_id") == group_id:
+        body.setdefault("chord_size", size)
 
 
 def _members_of(given: Any) -> Any:

@@ -140,8 +140,11 @@ class ChordPart:
     """One finished member of a chord's header."""
 
     group_id: str
-    #: Members in the header; the chord is complete when as many different parts have settled.
+    #: Members in the header; the chord is complete when as many different parts have settled. 0 where this
+    #: part does not know: of a header that is made while it is sent, only the last part may.
     size: int
+    #: Members that this part added to the header while it ran.
+    added: int = 0
     index: int
     task_id: str
     state: str

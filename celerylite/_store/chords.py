@@ -21,6 +21,8 @@ class Chords:
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
         chords, parts = tables.chords, tables.chord_parts
         group: sa.BindParameter[str] = sa.bindparam("group")
+        size = sa.case((chords.c.size == 0, sa.bindparam("size", type_=sa.Integer)), else_=chords.c.size)
+        added = sa.bindparam("added", type_=sa.Integer)
         self._open = Statement(
             lambda: dialect.insert_ignore(chords, ["group_id", "size", "done", "body", "created_at"])
         )
@@ -31,7 +33,7 @@ class Chords:
             lambda: (
                 chords.update()
                 .where(chords.c.group_id == group, chords.c.closed_at.is_(None))
-                .values(done=chords.c.done + 1)
+                .values(done=chords.c.done + 1 - added, size=size)
             )
         )
         self._progress = Statement(
@@ -74,12 +76,13 @@ class Chords:
         )
         if not added:
             return False
-        if not tx.run(self._count, group=part.group_id):
+        if not tx.run(self._count, group=part.group_id, size=part.size, added=part.added):
             # The body has gone out: a part that settles again must not begin a second chord.
             tx.run(self._drop_parts, group=part.group_id)
             return False
         done, size = tx.rows(self._progress, group=part.group_id)[0]
-        return bool(done == size)
+        # A member that was added lowers what is done, as the size may not be known yet.
+        return bool(size and done == size)
 
     def close(self, tx: Transaction, group_id: str) -> None:
         """Drop the parts; the chord's own row stays, closed, until it is pruned."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -380,6 +381,31 @@ def test_the_body_goes_out_once_however_many_parts_end_together(store: SqlStore,
     parts = store.chord_parts("g")
     assert [each.index for each in parts] == list(range(size))
     assert {(each.size, each.body, each.result) for each in parts} == {(size, '{"b": 1}', b"1")}
+
+
+def ended(store: SqlStore, chord_part: ChordPart) -> list[str]:
+    """Settle a call with that part; the bodies that went out."""
+    message = started(store, chord_part.task_id)
+    before = store.queue_lengths().get("celery", 0)
+    store.settle(
+        success(
+            message, chord_parts=(chord_part,), on_chord_complete=lambda group_id: out(f"body-{group_id}")
+        )
+    )
+    return ["body"] * (store.queue_lengths().get("celery", 0) - before)
+
+
+def test_a_chord_waits_for_the_part_that_knows_its_size(store: SqlStore) -> None:
+    assert ended(store, part("first", 0)) == []
+    assert ended(store, part("last", 3)) == []
+    assert ended(store, part("slow", 0)) == ["body"]
+
+
+def test_a_chord_waits_for_members_that_were_added_while_it_ran(store: SqlStore) -> None:
+    assert ended(store, replace(part("adds", 2), added=2)) == []
+    assert ended(store, part("other", 2)) == []
+    assert ended(store, part("added", 2)) == []
+    assert ended(store, part("added too", 2)) == ["body"]
 
 
 def test_a_part_that_settles_twice_counts_once(store: SqlStore) -> None:
