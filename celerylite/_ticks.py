@@ -112,14 +112,21 @@ class Ticker:
         self._standings: dict[str, _Standing] = {}
         self._heap: list[tuple[float, str]] = []
         self._standby = False
+        self._announced = False
         self._refresh_at = 0.0
 
     # -- the owner's interface -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Load the schedule, reconcile it with the database, and say so (signal ``beat_init``)."""
-        logger.info("beat: Starting...")
-        signals.beat_init.send(sender=self)
+        """Load the schedule and reconcile it with the database.
+
+        The first time the beat signals are sent, as for a beat embedded in a worker. Repeatable.
+        """
+        if not self._announced:
+            self._announced = True
+            logger.info("beat: Starting...")
+            signals.beat_init.send(sender=self)
+            signals.beat_embedded_init.send(sender=self)
         self.reload()
 
     def reload(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -53,42 +53,38 @@ def fires(schedule: crontab, start: datetime, end: datetime) -> list[datetime]:
     return found
 
 
-def minutes(start: datetime, end: datetime) -> Iterator[datetime]:
-    while start < end:
-        yield start
-        start += MINUTE
-
-
 def around(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """The five local days of which `day` is the third, in UTC."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     return (midnight - timedelta(days=2)).astimezone(UTC), (midnight + timedelta(days=3)).astimezone(UTC)
 
 
+@cache
+def clock_face(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, set[datetime]]]:
+    """Every minute from `start` to `end`, with the local minutes that the clocks show or pass over at it."""
+    faces = []
+    previous = (start - MINUTE).astimezone(zone).replace(tzinfo=None)
+    for n in range(int((end - start) / MINUTE)):
+        moment = start + n * MINUTE
+        local = moment.astimezone(zone).replace(tzinfo=None)
+        passed = {previous + MINUTE * n for n in range(1, int((local - previous) / MINUTE))}
+        faces.append((moment, {local, *passed}))
+        previous = local
+    return faces
+
+
 def times_of_day_by_scan(
     zone: ZoneInfo, start: datetime, end: datetime, times: set[tuple[int, int]]
 ) -> list[datetime]:
-    """Look at every minute: run at the first moment when the clocks of a day reach or pass a listed time."""
-    found, seen = [], set()
-    previous = (start - MINUTE).astimezone(zone).replace(tzinfo=None)
-    for moment in minutes(start, end):
-        local = moment.astimezone(zone).replace(tzinfo=None)
-        passed = (
-            {local}
-            if local <= previous
-            else {previous + MINUTE * n for n in range(1, _minutes(previous, local))}
-        )
-        reached = {local, *passed}
-        due = {at for at in reached if (at.hour, at.minute) in times and at not in seen}
+    """Look at every minute: run at the first one at which the clocks show, or have passed, a listed time."""
+    found: list[datetime] = []
+    seen: set[datetime] = set()
+    for moment, shown in clock_face(zone, start, end):
+        due = {local for local in shown if (local.hour, local.minute) in times} - seen
         if due:
             found.append(moment)
             seen |= due
-        previous = local
     return found
-
-
-def _minutes(start: datetime, end: datetime) -> int:
-    return int((end - start) / MINUTE)
 
 
 @pytest.mark.parametrize(("name", "day"), CHANGES)
@@ -206,7 +202,7 @@ def test_whoever_asks_late_or_early_gets_the_same_moments() -> None:
     start, end = around(date(2026, 11, 1), zone)
     schedule = crontab(hour="*", minute="10,40", tz=zone, app=APP)
     expected = fires(schedule, start, end)
-    for moment in minutes(start, end - timedelta(hours=1)):
+    for moment, _ in clock_face(zone, start, end - timedelta(hours=1))[::7]:
         following = schedule.next_run_after(moment + timedelta(seconds=31))
         assert following == next(at for at in expected if at > moment)
 
