@@ -228,6 +228,7 @@ def chord_part(app: Celery, request: Any, state: str, value: Any) -> ChordPart |
     return ChordPart(
         group_id=request.group,
         size=request.chord.get("chord_size") or 0,
+        added=request.get("chord_added", 0),
         index=_LAST_INDEX if index is None else index,
         task_id=request.id,
         state=state,

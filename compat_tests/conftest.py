@@ -205,6 +205,8 @@ def _all_asyncio_tasks() -> list[asyncio.Task[Any]]:
 
 def _restore_apps(library: ModuleType, stack: ExitStack) -> None:
     state: Any = importlib.import_module(f"{library.__name__}._state")
+    # Loads lazily; the built-in tasks it declares must be among what is put back.
+    importlib.import_module(f"{library.__name__}.app.builtins")
     default, finalizers = state.default_app, set(state._on_app_finalizers)
     state._set_current_app(None)
 

@@ -26,7 +26,7 @@ from celerylite.exceptions import (
 )
 from celerylite.result import ResultBase, ResultSet, result_from_tuple
 from celerylite.utils.collections import BufferMap
-from celerylite.utils.functional import LRUCache
+from celerylite.utils.functional import LRUCache, _regen
 from celerylite.utils.log import get_logger
 from celerylite.utils.serialization import raise_with_context
 
@@ -521,8 +521,14 @@ class Backend:
         return {}
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:
-        """Make a chord wait for one more member."""
-        raise NotImplementedError("Backend does not support add_to_chord")
+        """Make a chord wait for one more member, which the task that calls this adds.
+
+        It counts from the moment at which that task is settled; until then the chord cannot be complete.
+        """
+        task = _state.get_current_worker_task()
+        if task is None or task.request.group != chord_id:
+            raise NotImplementedError("Backend does not support add_to_chord")
+        task.request.chord_added = task.request.get("chord_added", 0) + 1
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Tell how many members a chord's header has."""
@@ -536,6 +542,12 @@ class Backend:
     def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
         """Prepare for the results of a chord's header. The settlement of its members does the counting."""
         self.ensure_chords_allowed()
+        group_id, results = header_result_args
+        # A header made while it is sent is not looked at, that would start it.
+        known = isinstance(results, list) and not isinstance(results, _regen)
+        if known and any(isinstance(result, ResultSet) for result in results):
+            # The parts do not tell which of them belong together; the saved group does.
+            self.app.GroupResult(group_id, results).save(backend=self)
 
     def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
         return unpickle_backend, (self.__class__, args, kwargs or {})
