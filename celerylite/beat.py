@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import dbm
+import errno
 import heapq
 import os
 import shelve
 import traceback
 from calendar import timegm
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pickle import UnpicklingError
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from kombu.common import ignore_errors
 from kombu.utils.functional import maybe_evaluate
 from kombu.utils.imports import symbol_by_name
 
@@ -25,6 +27,7 @@ from celerylite._ticks import Ticker
 from celerylite.utils.functional import is_numeric_value
 from celerylite.utils.imports import load_extension_class_names
 from celerylite.utils.log import get_logger
+from celerylite.utils.nodenames import default_nodename, host_format
 from celerylite.utils.time import humanize_seconds, maybe_make_aware
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ __all__ = (
     "Service",
     "EmbeddedService",
     "BeatLazyFunc",
+    "beat_nodename",
     "event_t",
     "DEFAULT_MAX_INTERVAL",
 )
@@ -315,14 +319,17 @@ class Scheduler:
         """Write the state of the schedule to where it is kept; for subclasses."""
 
     def close(self) -> None:
-        """`sync`, and let go of a connection if one was asked for."""
+        """`sync`, and let go of a connection if a subclass asked for one."""
+        synced = False
         try:
             self.sync()
+            synced = True
         finally:
             self.__dict__.pop("producer", None)
             connection = self.__dict__.pop("connection", None)
             if connection is not None:
-                connection.release()
+                with _only_logged_if(not synced, "beat: Connection cleanup failed after sync error"):
+                    ignore_errors(connection, connection.release)
 
     @cached_property
     def connection(self) -> Any:
@@ -377,8 +384,12 @@ class PersistentScheduler(Scheduler):
 
     def _remove_db(self) -> None:
         for suffix in self.known_suffixes:
-            with suppress(FileNotFoundError):
+            try:
                 os.remove(self.schedule_filename + suffix)
+            except OSError as exc:
+                # Which of the names exist is the database's affair.
+                if exc.errno != errno.ENOENT:
+                    raise
 
     def _destroy_open_corrupted_schedule(self, exc: BaseException) -> Any:
         error("Removing corrupted schedule file %r: %r", self.schedule_filename, exc, exc_info=True)
@@ -432,15 +443,29 @@ class PersistentScheduler(Scheduler):
             self._store.sync()
 
     def close(self) -> None:
+        closed = False
         try:
             super().close()
+            closed = True
         finally:
             if self._store is not None:
-                self._store.close()
+                with _only_logged_if(not closed, "beat: Store cleanup failed after scheduler error"):
+                    self._store.close()
 
     @property
     def info(self) -> str:
         return f"    . db -> {self.schedule_filename}"
+
+
+@contextmanager
+def _only_logged_if(hidden: bool, sentence: str) -> Iterator[None]:
+    """Log an error of the block instead of raising it, when it would hide the one that is on its way."""
+    try:
+        yield
+    except Exception:
+        if not hidden:
+            raise
+        error(sentence, exc_info=True)
 
 
 #: What is written as the version of a schedule file.
@@ -471,6 +496,15 @@ class StoreScheduler(Scheduler):
         return "    . db -> the app's database"
 
 
+#: The first half of the node name of a beat.
+NODENAME_DEFAULT = "celerybeat"
+
+
+def beat_nodename(hostname: str | None = None) -> str:
+    """The node name of a beat on this host: ``celerybeat@host``, or what `hostname` says, expanded."""
+    return host_format(default_nodename(hostname, NODENAME_DEFAULT))
+
+
 class Service:
     """Drives a scheduler until it is told to stop."""
 
@@ -493,6 +527,10 @@ class Service:
             app.conf.beat_enable_remote_control if remote_control is None else remote_control
         )
         self.hostname = hostname
+        #: What the scheduler settled on; None until the service starts.
+        self.effective_max_interval: float | None = None
+        #: When the scheduler ticked last, on the monotonic clock.
+        self._last_tick: float | None = None
         self._is_shutdown = Event()
         self._is_stopped = Event()
         self._woken = Event()
@@ -514,6 +552,8 @@ class Service:
         signals.beat_init.send(sender=self)
         if embedded_process:
             signals.beat_embedded_init.send(sender=self)
+        self.effective_max_interval = self.scheduler.max_interval
+        self._last_tick = _clock.monotonic()
         forget_clock = _clock.on_moved(self._woken.set)
         try:
             while not self._is_shutdown.is_set():
@@ -526,6 +566,7 @@ class Service:
 
     def _tick_and_wait(self) -> None:
         interval = self.scheduler.tick()
+        self._last_tick = _clock.monotonic()
         if interval and interval > 0.0:
             debug("beat: Waking up %s.", humanize_seconds(interval, prefix="in "))
             self._woken.wait(_clock.real_timeout(interval))
@@ -583,6 +624,10 @@ class _Threaded(Thread):
 
     def stop(self) -> None:
         self.service.stop(wait=True)
+
+
+#: Celery's name for a beat in a process of its own, as where processes cannot be made.
+_Process = None
 
 
 def EmbeddedService(app: Celery, max_interval: float | None = None, **kwargs: Any) -> _Threaded:
