@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kombu.common import oid_from
 
+from celerylite import signals
 from celerylite._message import Message
 from celerylite._outbox import current_outbox
 from celerylite._store import Outgoing, Store, open_store
@@ -41,6 +42,7 @@ class Engine:
         self._engine_mutex = threading.RLock()
         self._store: Store | None = None
         self._runtime: Runtime | None = None
+        self._worker: Any = None
         self._database_chosen: _database.Database | None = None
         self._exit_registered = False
         _engines.add(self)
@@ -123,17 +125,19 @@ class Engine:
         hostname: str | None = None,
         beat: bool | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        worker: Any = None,
     ) -> Runtime:
         """Start running tasks in this process; returns the runtime that runs already, if one does. May block.
 
         `queues` to take from (default: all), `concurrency` how many tasks at once, `beat` whether to fire the
-        schedule (default: the setting ``celerylite_beat``), `loop` where coroutines run.
+        schedule (default: the setting ``celerylite_beat``), `loop` where coroutines run, `worker` who sends
+        the worker's signals (default: the runtime).
         """
         app = cast("Celery", self)
         with self._engine_mutex:
             if self._runtime is not None:
                 return self._runtime
-            app.loader.import_default_modules()
+            app.loader.init_worker()
             app.finalize()
             runtime = Runtime(
                 app,
@@ -144,17 +148,28 @@ class Engine:
                 loop=loop,
                 ticker=Ticker(app, self.store) if self._fires_schedule(beat) else None,
             )
+            if worker is None:
+                signals.worker_init.send(sender=runtime)
+            # This process is the one that runs the tasks, as with Celery's solo pool.
+            signals.worker_process_init.send(sender=None)
             runtime.start()
-            self._runtime = runtime
+            self._runtime, self._worker = runtime, worker or runtime
             self._register_exit()
-            return runtime
+        # Not under the lock: receivers like to send a first task.
+        signals.worker_ready.send(sender=self._worker)
+        return runtime
 
     def stop_runtime(self, grace: float | None = None) -> None:
         """Stop running tasks, waiting up to `grace` seconds for those that run. Blocks. See `Runtime.stop`."""
         with self._engine_mutex:
             runtime, self._runtime = self._runtime, None
-        if runtime is not None:
-            runtime.stop(grace)
+        if runtime is None:
+            return
+        runtime.stop(grace)
+        app = cast("Celery", self)
+        app.loader.shutdown_worker()
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        signals.worker_shutdown.send(sender=self._worker)
 
     @asynccontextmanager
     async def runtime(self, **options: Any) -> AsyncIterator[Runtime]:

@@ -137,7 +137,7 @@ class Worker(WorkController):
             app=self._describe_app(),
             conninfo=f"in process, {sanitize_url(self.app._database.url)}",
             results=self.app.backend.as_uri(),
-            concurrency=f"{self.concurrency or default_threads()} ({str(self.pool_cls).rpartition('.')[2]})",
+            concurrency=f"{self.concurrency or default_threads()} ({self.pool_cls})",
             events="ON" if self.task_events else "OFF (enable -E to monitor tasks in this worker)",
             queues=self.app.amqp.queues.format(indent=0, indent_first=False),
         ).splitlines()

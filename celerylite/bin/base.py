@@ -248,8 +248,24 @@ class CeleryOption(click.Option):
         return super().get_default(ctx, *args, **kwargs)
 
 
+_WRONG_APP_OPTION = """\
+You are using `{0}` as an option of the {1} sub-command:
+celery {1} {0} celeryapp <...>
+
+The support for this usage was removed in Celery 5.0. Instead you should use `{0}` as a global option:
+celery {0} celeryapp {1} <...>"""
+
+
 class CeleryCommand(click.Command):
     """A command whose `--help` groups the options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as exc:
+            if exc.option_name not in ("-A", "--app"):
+                raise
+            raise click.UsageError(_WRONG_APP_OPTION.format(exc.option_name, ctx.info_name), ctx=ctx) from exc
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -151,6 +151,8 @@ class DjangoWorkerFixup:
     _db_recycles = 0
     #: What sent `worker_init`.
     worker: Any = None
+    #: The process that the receivers were connected in.
+    _pid: int | None = None
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -175,6 +177,7 @@ class DjangoWorkerFixup:
             run_checks()
 
     def install(self) -> DjangoWorkerFixup:
+        self._pid = os.getpid()
         signals.beat_embedded_init.connect(self.close_database)
         signals.task_prerun.connect(self.on_task_prerun)
         signals.task_postrun.connect(self.on_task_postrun)
@@ -185,6 +188,8 @@ class DjangoWorkerFixup:
 
     def on_worker_process_init(self, **kwargs: Any) -> None:
         """Forget, in a child process, the connections that are the parent's."""
+        if self._pid == os.getpid():
+            return  # Tasks run in the process that starts them: the connections are its own.
         if os.environ.get("FORKED_BY_MULTIPROCESSING"):
             self.validate_models()
         # The descriptor alone: closing properly would say goodbye on the parent's behalf.

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any
 
-from celerylite import _clock
+from celerylite import _clock, signals
 from celerylite.exceptions import ImproperlyConfigured, WorkerTerminate
 from celerylite.platforms import EX_FAILURE, EX_OK, create_pidlock
 from celerylite.utils.log import get_logger, mlevel
@@ -32,7 +32,6 @@ defined in the `task_queues` setting.
 
 #: Arguments that are settings of the app; the runtime reads them there.
 _SETTINGS = {
-    "pool": "worker_pool",
     "task_events": "worker_send_task_events",
     "time_limit": "task_time_limit",
     "soft_time_limit": "task_soft_time_limit",
@@ -100,6 +99,8 @@ class WorkController:
         loglevel: int | str = "WARN",
         logfile: str | None = None,
         beat: bool | None = None,
+        pool: Any = None,
+        pool_cls: Any = None,
         **kwargs: Any,
     ) -> None:
         """Take the options; what is given overrides the app's settings."""
@@ -108,7 +109,10 @@ class WorkController:
         for option, setting in _SETTINGS.items():
             if kwargs.get(option) is not None:
                 setattr(self.app.conf, setting, kwargs[option])
-        self.pool_cls: Any = self.app.conf.worker_pool
+        # Celery's default, prefork, is not asked for by those who say nothing.
+        self.pool_cls = "solo" if self.app.either("worker_pool", pool, pool_cls) == "solo" else "threads"
+        if pool in ("prefork", "processes"):
+            logger.warning("pool %r: plain functions run in threads here; see docs/differences.md", pool)
         self.task_events = bool(self.app.conf.worker_send_task_events)
         self.beat = bool(beat)
         self.concurrency = self._concurrency(concurrency)
@@ -135,6 +139,7 @@ class WorkController:
         self.ready_callback = ready_callback or self.on_consumer_ready
         self.setup_queues(queues, exclude_queues)
         self.setup_includes(str_to_list(include))
+        signals.worker_init.send(sender=self)
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """Choose which of the app's queues this process takes from."""
@@ -180,7 +185,7 @@ class WorkController:
         """Start the runtime and return once it takes messages."""
         self.on_start()
         self.runtime = self.app.start_runtime(
-            hostname=self.hostname, concurrency=self.concurrency, beat=self.beat or None
+            hostname=self.hostname, concurrency=self.concurrency, beat=self.beat or None, worker=self
         )
         self.ready_callback(self)
 
