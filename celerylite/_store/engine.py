@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import sqlalchemy as sa
 from kombu.exceptions import OperationalError
@@ -22,7 +22,7 @@ from celerylite._store import schema
 from celerylite._store.dialect import Dialect
 from celerylite.exceptions import ImproperlyConfigured
 
-__all__ = ("Changes", "Database", "Statement", "Transaction", "chunks", "payloads")
+__all__ = ("Changes", "Database", "Proof", "Statement", "Transaction", "chunks", "payloads")
 
 T = TypeVar("T")
 #: A database answers in real time, whatever clock a test has put in place.
@@ -151,6 +151,8 @@ class Transaction:
         self.connection = connection
         self.cursor = connection.cursor()
         self.changes = Changes()
+        #: Set by who writes something that can be looked up by key; see `_Attempts`.
+        self.proof: Proof | None = None
 
     def run(self, statement: Statement, **parameters: Any) -> int:
         """Execute; the number of rows it touched."""
@@ -242,15 +244,15 @@ class Database:
         Raises kombu's OperationalError after `patience_s` seconds. Other errors pass at once; whatever
         is raised, nothing was written.
         """
-        return self._persist(lambda: self._write_once(work))
+        return self._persist(_Attempts(self, work).once)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on a connection that commits each statement by itself. Retries as `write` does."""
         if self.memory:
             return self._persist(lambda: self._read_shared(work))
-        return self._persist(lambda: self._read_once(work))
+        return self._persist(lambda: self.read_once(work))
 
-    def _write_once(self, work: Callable[[Transaction], T]) -> T:
+    def write_once(self, work: Callable[[Transaction], T]) -> T:
         with self.shared if self.memory else nullcontext():
             connection = self._take_writer()
             try:
@@ -267,11 +269,16 @@ class Database:
         result = work(tx)
         if tx.changes and self.dialect.notifies:
             self.dialect.notify(tx, payloads(tx.changes, self.uid))
-        tx.cursor.execute("COMMIT")
+        try:
+            tx.execute_text("COMMIT")
+        except Exception as error:
+            if tx.proof is not None and self.dialect.is_disconnect(error):
+                raise _CommitUnknown(result, tx.proof) from error
+            raise
         tx.cursor.close()
         return result
 
-    def _read_once(self, work: Callable[[Transaction], T]) -> T:
+    def read_once(self, work: Callable[[Transaction], T]) -> T:
         connection = self.take()
         try:
             tx = Transaction(self, connection)
@@ -378,7 +385,7 @@ class Database:
         if self.closed:
             raise OperationalError("the store is closed: expected no more calls; open a new one")
         proxied = self.engine.raw_connection()
-        connection = proxied.driver_connection
+        connection: Any = proxied.driver_connection
         self.dialect.on_connect(connection, self.durability, self.patience_s)
         if self.memory:
             return _Kept(proxied, connection, proxied.close)
@@ -426,8 +433,7 @@ class Database:
         self.closed = True
         while self._idle:
             self.discard(self._idle.pop())
-        writer: Any = self._writer
-        self._writer = None
+        writer, self._writer = self._writer, None
         if writer is not None:
             with suppress(Exception):
                 writer.close()
@@ -444,6 +450,49 @@ class Database:
         self.uid = os.urandom(6).hex()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """How to find out whether a transaction was committed: a read, and whether it then finds a row."""
+
+    statement: Statement
+    parameters: Mapping[str, Any]
+    found: bool
+
+
+class _CommitUnknown(Exception):
+    """The connection was lost while COMMIT was under way."""
+
+    def __init__(self, result: Any, proof: Proof) -> None:
+        super().__init__(result, proof)
+        self.result, self.proof = result, proof
+
+
+class _Attempts(Generic[T]):
+    """Runs one transaction until it is committed once: not again when only the answer was lost."""
+
+    __slots__ = ("_database", "_unknown", "_work")
+
+    def __init__(self, database: Database, work: Callable[[Transaction], T]) -> None:
+        self._database, self._work = database, work
+        self._unknown: _CommitUnknown | None = None
+
+    def once(self) -> T:
+        unknown = self._unknown
+        if unknown is not None:
+            proof = unknown.proof
+            found = self._database.read_once(
+                lambda tx: tx.one(proof.statement, **proof.parameters) is not None
+            )
+            if found == proof.found:
+                return cast("T", unknown.result)
+            self._unknown = None
+        try:
+            return self._database.write_once(self._work)
+        except _CommitUnknown as lost:
+            self._unknown = lost
+            raise (lost.__cause__ or lost) from lost
+
+
 class _Kept:
     """A raw connection, and what keeps SQLAlchemy from collecting it."""
 
@@ -457,6 +506,8 @@ class _Kept:
 
 
 def _driver_error(error: BaseException) -> BaseException:
+    if isinstance(error, _CommitUnknown) and error.__cause__ is not None:
+        return error.__cause__
     return error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
 
 

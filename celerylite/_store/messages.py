@@ -14,13 +14,15 @@ from celerylite import _clock
 from celerylite._message import Message
 from celerylite._store import Claimed, CorruptRow, Delivery, MessageState, Outgoing, Waiting
 from celerylite._store.dialect import Dialect
-from celerylite._store.engine import Statement, Transaction, chunks
+from celerylite._store.engine import Proof, Statement, Transaction, chunks
 from celerylite._store.schema import Tables
 
 __all__ = ("Messages", "new_token", "token_owner")
 
 #: How many come due in one transaction: a million at once must not stop everybody for seconds.
 _PROMOTE = 1000
+#: How many are purged in one transaction.
+_PURGE = 5000
 #: Values in one IN; SQLite before 3.32 allows 999.
 _MANY = 500
 
@@ -98,6 +100,10 @@ class Messages:
         )
         mine = sa.and_(c.id == bind("row"), c.token == bind("held"))
         self._remove = Statement(lambda: table.delete().where(mine))
+        self._still_held = Statement(lambda: sa.select(c.id).where(mine))
+        self._inserted = Statement(
+            lambda: sa.select(c.id).where(c.id == bind("row"), c.task_id == bind("task"))
+        )
         self._requeue = Statement(
             lambda: (
                 table.update().where(mine).values(state=bind("new_state"), due_at=bind("new_due_at"), **free)
@@ -144,10 +150,12 @@ class Messages:
             lambda: sa.select(c.queue, sa.func.count()).where(c.state == _READY).group_by(c.queue)
         )
         self._states = Statement(lambda: sa.select(c.state, sa.func.count()).group_by(c.state))
-        oldest = sa.select(c.id).where(sa.or_(c.state == _SCHEDULED, c.state == _READY)).limit(_MANY)
+        unowned = sa.or_(c.state == _SCHEDULED, c.state == _READY)
+        # By key, and on from the last one: rows that were deleted are not looked at again.
+        after = sa.select(c.id).where(c.id > sa.bindparam("after"), unowned).order_by(c.id).limit(_PURGE)
         queues = c.queue.in_(sa.bindparam("queues", expanding=True))
-        self._purgeable = Statement(lambda: self.dialect.skip_locked(oldest))
-        self._purgeable_of = Statement(lambda: self.dialect.skip_locked(oldest.where(queues)))
+        self._purgeable = Statement(lambda: self.dialect.skip_locked(after))
+        self._purgeable_of = Statement(lambda: self.dialect.skip_locked(after.where(queues)))
         self._last = Statement(lambda: sa.select(sa.func.max(c.id)))
 
     def _read(self) -> list[Any]:
@@ -163,14 +171,18 @@ class Messages:
         """Insert all; a Delivery for those with a claim."""
         now = _clock.time()
         if len(outgoing) > 1 and not any(each.claim for each in outgoing):
-            tx.run_many(self._insert_many, [row_of(each, now)[0] for each in outgoing])
-            tx.changes.messages = True
+            # The last one alone, for its id is the proof that the transaction was committed.
+            tx.run_many(self._insert_many, [row_of(each, now)[0] for each in outgoing[:-1]])
+            self._insert_one(tx, outgoing[-1], now)
             return [None] * len(outgoing)
         return [self._insert_one(tx, each, now) for each in outgoing]
 
     def _insert_one(self, tx: Transaction, outgoing: Outgoing, now: float) -> Delivery | None:
         values, token = row_of(outgoing, now)
         row = tx.insert(self._insert, values)
+        if tx.proof is None:
+            look = {"row": row, "task": outgoing.message.id}
+            tx.proof = Proof(statement=self._inserted, parameters=look, found=True)
         if token is None:
             tx.changes.messages = True
             return None
@@ -261,7 +273,9 @@ class Messages:
 
     def remove(self, tx: Transaction, delivery: Delivery) -> bool:
         """Delete a message that is settled; False if it is not held any more."""
-        return tx.run(self._remove, row=delivery.row, held=delivery.token) == 1
+        look = {"row": delivery.row, "held": delivery.token}
+        tx.proof = Proof(statement=self._still_held, parameters=look, found=False)
+        return tx.run(self._remove, **look) == 1
 
     def requeue(self, tx: Transaction, delivery: Delivery, at: float) -> bool:
         """READY or SCHEDULED again; False if it is not held any more."""
@@ -269,7 +283,9 @@ class Messages:
         state = MessageState.READY if at <= now else MessageState.SCHEDULED
         tx.changes.messages = True
         values = {"new_state": int(state), "new_due_at": None if at <= now else at}
-        return tx.run(self._requeue, row=delivery.row, held=delivery.token, **values) == 1
+        look = {"row": delivery.row, "held": delivery.token}
+        tx.proof = Proof(statement=self._still_held, parameters=look, found=False)
+        return tx.run(self._requeue, **look, **values) == 1
 
     def _if_held(self, tx: Transaction, deliveries: Iterable[Delivery], statement: Statement) -> set[int]:
         held: set[int] = set()
@@ -321,14 +337,14 @@ class Messages:
             for each in deliveries
         ]
 
-    def purge(self, tx: Transaction, queues: Collection[str] | None) -> int:
-        """Delete some of what nobody owns; how many. 0: nothing is left."""
+    def purge(self, tx: Transaction, queues: Collection[str] | None, after: int) -> list[int]:
+        """Delete the next ones behind row `after` that nobody owns; their rows."""
         if queues is None:
-            rows = [row[0] for row in tx.rows(self._purgeable)]
+            rows = [row[0] for row in tx.rows(self._purgeable, after=after)]
         else:
-            rows = [row[0] for row in tx.rows(self._purgeable_of, queues=list(queues))]
+            rows = [row[0] for row in tx.rows(self._purgeable_of, after=after, queues=list(queues))]
         self.drop(tx, rows)
-        return len(rows)
+        return rows
 
     def last(self, tx: Transaction) -> int:
         return int(tx.scalar(self._last) or 0)

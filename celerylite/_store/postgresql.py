@@ -33,6 +33,14 @@ class PostgreSQL(Dialect):
     def url(self, url: sa.URL) -> sa.URL:
         return url.set(drivername="postgresql+psycopg")
 
+    def on_connect(self, connection: Any, durability: str, patience_s: float) -> None:
+        # A queue that was empty when a statement was planned may hold a million rows when it runs, and
+        # the driver keeps plans. Each of our statements has its index, so plans without one are put
+        # out of the question (measured with 200,000 rows: 172 ms for a claim without this, 1 ms with it).
+        for name in ("enable_seqscan", "enable_bitmapscan"):
+            connection.execute(f"SET {name} = off")
+        connection.execute(f"SET lock_timeout = {int(patience_s * 1000)}")
+
     def is_transient(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) in _TRANSIENT
 

@@ -270,9 +270,9 @@ class SqlStore(Store):
     def purge(self, queues: Collection[str] | None = None) -> int:
         if queues is not None and not queues:
             return 0
-        deleted = 0
-        while found := self._writer.run(lambda tx: self._messages.purge(tx, queues)):
-            deleted += found
+        deleted, last = 0, 0
+        while rows := self._writer.run(functools.partial(self._messages.purge, queues=queues, after=last)):
+            deleted, last = deleted + len(rows), rows[-1]
         return deleted
 
     def queue_lengths(self) -> dict[str, int]:

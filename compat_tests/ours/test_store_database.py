@@ -17,7 +17,16 @@ from celerylite import _clock, _store
 from celerylite._store import ResultRow, schema
 from celerylite._store.sql import SqlStore
 from celerylite.exceptions import ImproperlyConfigured, SchemaTooNew
-from compat_tests.ours.store_fixtures import DEADLINE_S, Opener, join, make_opener, make_url, out
+from compat_tests.ours.store_fixtures import (
+    DEADLINE_S,
+    Opener,
+    join,
+    make_opener,
+    make_url,
+    out,
+    started,
+    success,
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
@@ -176,6 +185,30 @@ def test_a_lost_connection_is_made_anew(opener: Opener) -> None:
             os_close(each.connection)
     store.publish([out("after")])
     assert store.queue_lengths() == {"celery": 2}
+
+
+@pytest.mark.parametrize("call", ["publish", "settle"])
+def test_a_connection_lost_in_the_middle_of_a_commit_does_not_write_twice(opener: Opener, call: str) -> None:
+    store = opener()
+    if store.database.dialect.single_writer:
+        pytest.skip("there is no connection to lose")
+    delivery = started(store, "t")
+    (connection,) = store.database._idle
+
+    def lose_the_answer(sql: str) -> None:
+        if sql == "COMMIT":
+            store.database.on_statement = None
+            connection.cursor().execute("COMMIT")
+            os_close(connection.connection)
+
+    store.database.on_statement = lose_the_answer
+    if call == "publish":
+        (mine,) = store.publish([out("once", owner="me")])
+    else:
+        (mine,) = store.settle(success(delivery, publish=(out("once", owner="me"),)))
+    assert mine is not None
+    assert store.begin([mine]) == {mine.row}
+    assert sum(store.unfinished().values()) == (2 if call == "publish" else 1)
 
 
 def os_close(connection: object) -> None:
