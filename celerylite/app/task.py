@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
@@ -21,15 +22,25 @@ from celerylite.app.utils import appstr
 from celerylite.canvas import signature
 from celerylite.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from celerylite.result import AsyncResult, denied_join_result
-from celerylite.utils import abstract, uuid
+from celerylite.utils import abstract, deprecated, uuid
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.serialization import raise_with_context
 from celerylite.utils.threads import LocalStack
 from celerylite.worker import _execute
 
 if TYPE_CHECKING:
+    from typing import Generic as _Parametrised
+
     from celerylite.app.base import Celery
     from celerylite.canvas import Signature, chunks, xmap, xstarmap
+else:
+
+    class _Parametrised:
+        """Stands for Generic at run time, and leaves no trace: code looks at the bases of tasks."""
+
+        def __class_getitem__(cls, item: Any) -> type:
+            return object
+
 
 __all__ = ("Context", "Task", "TaskType", "extract_exec_options", "get_actual_ignore_result")
 
@@ -55,11 +66,24 @@ _CALL_OPTIONS = (
     "mandatory",
 )
 
+#: Attributes that say where calls go. As Celery: they count, with a warning that routes are meant for this.
+_ROUTING_ATTRIBUTES = ("queue", "exchange", "exchange_type", "routing_key", "delivery_mode", "priority")
+
 
 def extract_exec_options(task: Any) -> dict[str, Any]:
     """The calling options that `task` sets for every call."""
     found = ((name, getattr(task, name, None)) for name in _CALL_OPTIONS)
     return {name: value for name, value in found if value is not None}
+
+
+def _warn_of_routing_attributes(cls: type[Any]) -> None:
+    for name in ("queue", "exchange", "exchange_type", "routing_key", "delivery_mode", "priority"):
+        if name in vars(cls):
+            deprecated.warn(
+                description=f"The {name!r} task attribute",
+                removal="6.0",
+                alternative="Use the task_routes setting instead.",
+            )
 
 
 class _AppOfClass:
@@ -73,7 +97,7 @@ class _AppOfClass:
 
 
 @abstract.CallableTask.register
-class Task(Generic[P, R]):
+class Task(_Parametrised[P, R]):
     """The base of all tasks; ``@app.task`` makes a subclass of it from a function.
 
     Subclass it to share options and handlers, and override ``run`` or ``__call__``. Attributes not set
@@ -171,6 +195,8 @@ class Task(Generic[P, R]):
         ("store_errors_even_if_ignored", "task_store_errors_even_if_ignored"),
     )
 
+    __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
+
     # -- binding to an app ---------------------------------------------------------------------------
 
     @classmethod
@@ -179,8 +205,12 @@ class Task(Generic[P, R]):
         was_bound, cls.__bound__ = cls.__bound__, True
         cls._app = app
         cls._exec_options = None
+        if not was_bound:
+            cls._warn_of_routing()
         if cls.typing is None:
             cls.typing = app.strict_typing
+        if not was_bound:
+            _warn_of_routing_attributes(cls)
         for name, setting in cls.from_config:
             if getattr(cls, name, None) is None:
                 setattr(cls, name, app.conf[setting])
@@ -193,6 +223,16 @@ class Task(Generic[P, R]):
             cls.request_stack = LocalStack()
         cls.on_bound(app)
         return app
+
+    @classmethod
+    def _warn_of_routing(cls) -> None:
+        for name in _ROUTING_ATTRIBUTES:
+            if name in vars(cls):
+                deprecated.warn(
+                    description=f"The {name!r} task attribute",
+                    removal="6.0",
+                    alternative="Use the task_routes setting instead.",
+                )
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:

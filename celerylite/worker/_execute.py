@@ -266,6 +266,8 @@ def _judge_failure(x: Execution, exc: Exception) -> None:
         safe.__traceback__ = exc.__traceback__
     x.retval = safe
     x.einfo = ExceptionInfo((get_pickleable_etype(type(exc)), safe, safe.__traceback__))
+    # As Celery: handlers of a failure find the exception itself here, those of a retry find it wrapped.
+    x.einfo.exception = safe
     with _publishing(x):
         failed = _workflow.follow_failure(x.app, x.request, safe, x.einfo.traceback)
     if x.stores_error:

@@ -25,9 +25,9 @@ def _configured() -> Any:
 @pytest.fixture
 def settings(_configured: Any) -> Iterator[Any]:
     """Django's settings; what a test sets on them is taken away again."""
-    before = set(vars(_configured))
+    before = set(dir(_configured))
     yield _configured
-    for name in set(vars(_configured)) - before:
+    for name in set(dir(_configured)) - before:
         delattr(_configured, name)
 
 

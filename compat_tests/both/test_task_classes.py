@@ -27,7 +27,7 @@ def test_an_apps_task_class_is_a_fresh_class_over_the_given_one(
     def job() -> None: ...
 
     names = [cls.__name__ for cls in type(app.tasks[job.name]).__mro__]
-    assert names == ["job", "Task", "FlaskTask", "Task", "object"]
+    assert names[:4] == ["job", "Task", "FlaskTask", "Task"]
     assert app.Task.__name__ == "Task"
     assert issubclass(app.Task, flask_task)
 

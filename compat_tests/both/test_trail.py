@@ -39,7 +39,7 @@ def test_children_are_seen_through_any_result_of_the_id(running_app: Any) -> Non
 def test_a_task_that_launched_nothing_has_no_children(running_app: Any) -> None:
     result = _launching(running_app).delay(0)
     result.get(timeout=10)
-    assert result.children == []
+    assert not result.children
 
 
 def test_a_result_that_is_not_there_yet_has_no_children(app: Any) -> None:
