@@ -496,6 +496,9 @@ class StoreScheduler(Scheduler):
         return "    . db -> the app's database"
 
 
+#: The entry point group in which packages name schedulers.
+_EXTENSIONS = "celery.beat_schedulers"
+
 #: The first half of the node name of a beat.
 NODENAME_DEFAULT = "celerybeat"
 
@@ -587,26 +590,31 @@ class Service:
         if wait:
             self._is_stopped.wait()
 
-    def get_scheduler(self, lazy: bool = False, extension_namespace: str = "celery.beat_schedulers") -> Any:
+    def get_scheduler(self, lazy: bool = False, extension_namespace: str = _EXTENSIONS) -> Any:
         """A scheduler of the class that `scheduler_cls` is or names: a path, or an extension."""
-        return self._scheduler_class(extension_namespace)(
+        return _scheduler_class(self.scheduler_cls, extension_namespace)(
             app=self.app,
             schedule_filename=self.schedule_filename,
             max_interval=self.max_interval,
             lazy=lazy,
         )
 
-    def _scheduler_class(self, extension_namespace: str) -> Any:
-        named = self.scheduler_cls
-        if isinstance(named, str) and named.startswith("celery.beat"):
-            named = "celerylite" + named.removeprefix("celery")
-        cls = symbol_by_name(named, aliases=dict(load_extension_class_names(extension_namespace)))
-        return StoreScheduler if cls is PersistentScheduler else cls
+    @property
+    def scheduler_class(self) -> Any:
+        """The class of the scheduler."""
+        return _scheduler_class(self.scheduler_cls, _EXTENSIONS)
 
     @cached_property
     def scheduler(self) -> Any:
         """The scheduler, made at the first look."""
         return self.get_scheduler()
+
+
+def _scheduler_class(named: Any, extension_namespace: str) -> Any:
+    if isinstance(named, str) and named.startswith("celery.beat"):
+        named = "celerylite" + named.removeprefix("celery")
+    cls = symbol_by_name(named, aliases=dict(load_extension_class_names(extension_namespace)))
+    return StoreScheduler if cls is PersistentScheduler else cls
 
 
 class _Threaded(Thread):
