@@ -32,6 +32,8 @@ _SCHEDULED, _READY, _CLAIMED, _RUNNING = _STATES
 
 _encode = json.JSONEncoder().encode
 
+_FREE: dict[str, Any] = {"owner": sa.null(), "token": sa.null()}
+
 
 class Messages:
     """The table of messages."""
@@ -39,16 +41,16 @@ class Messages:
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
         self.dialect = dialect
         self.table = tables.messages
-        self._statements()
+        self._publish_statements()
+        self._promote_statements()
+        self._claim_statements()
+        self._held_statements()
+        self._rescue_statements()
+        self._list_statements()
 
-    def _statements(self) -> None:
-        table, c = self.table, self.table.c
+    def _publish_statements(self) -> None:
+        table, c, bind = self.table, self.table.c, sa.bindparam
         columns = [column.name for column in c if column.name != "id"]
-        bind = sa.bindparam
-        self.columns = columns
-        ids = c.id.in_(bind("ids", expanding=True))
-        ours = sa.and_(ids, c.token == bind("held"))
-        free = {"owner": sa.null(), "token": sa.null()}
 
         def insert() -> Any:
             statement = sa.insert(table).values({name: bind(name) for name in columns})
@@ -56,71 +58,65 @@ class Messages:
 
         self._insert = Statement(insert)
         self._insert_many = Statement(lambda: sa.insert(table).values({n: bind(n) for n in columns}).inline())
-        due = sa.select(c.id).where(c.state == _SCHEDULED, c.due_at <= bind("now")).order_by(c.due_at)
+        self._inserted = Statement(
+            lambda: sa.select(c.id).where(c.id == bind("row"), c.task_id == bind("task"))
+        )
+
+    def _promote_statements(self) -> None:
+        table, c = self.table, self.table.c
+        due = sa.select(c.id).where(c.state == _SCHEDULED, c.due_at <= sa.bindparam("now")).order_by(c.due_at)
         self._due = Statement(lambda: self.dialect.skip_locked(due.limit(_PROMOTE)))
         self._promote = Statement(
-            lambda: table.update().where(ids, c.state == _SCHEDULED).values(state=_READY)
+            lambda: table.update().where(_ids(c), c.state == _SCHEDULED).values(state=_READY)
         )
-        self._next_due = Statement(lambda: sa.select(sa.func.min(c.due_at)).where(c.state == _SCHEDULED))
-        peek = sa.exists().where(c.state == _READY)
-        soonest = sa.select(sa.func.min(c.due_at)).where(c.state == _SCHEDULED).scalar_subquery()
-        self._peek = Statement(lambda: sa.select(sa.case((peek, 1), else_=0), soonest))
-        self._queue_after = Statement(
-            lambda: (
-                sa.select(c.queue)
-                .where(c.state == _READY, c.queue > bind("after"))
-                .order_by(c.queue)
-                .limit(1)
-            )
-        )
+        soonest = sa.select(sa.func.min(c.due_at)).where(c.state == _SCHEDULED)
+        self._next_due = Statement(lambda: soonest)
+        ready = sa.case((sa.exists().where(c.state == _READY), 1), else_=0)
+        self._peek = Statement(lambda: sa.select(ready, soonest.scalar_subquery()))
+
+    def _claim_statements(self) -> None:
+        table, c, bind = self.table, self.table.c, sa.bindparam
+        following = sa.select(c.queue).where(c.state == _READY, c.queue > bind("after")).order_by(c.queue)
+        self._queue_after = Statement(lambda: following.limit(1))
         ready = sa.select(*self._read()).where(c.state == _READY, c.queue == bind("queue"))
-        self._ready = Statement(
-            lambda: self.dialect.skip_locked(ready.order_by(c.turn, c.id).limit(bind("limit")))
-        )
-        scheduled = sa.select(*self._read()).where(
-            c.state == _SCHEDULED, c.task_id.in_(bind("ids", expanding=True))
-        )
+        ready = ready.order_by(c.turn, c.id).limit(bind("limit"))
+        self._list_ready = Statement(lambda: ready)
+        self._ready = Statement(lambda: self.dialect.skip_locked(ready))
+        named = c.task_id.in_(bind("ids", expanding=True))
+        scheduled = sa.select(*self._read()).where(c.state == _SCHEDULED, named)
         self._scheduled = Statement(lambda: self.dialect.skip_locked(scheduled))
+        taken: dict[str, Any] = {
+            "state": bind("new_state"),
+            "owner": bind("new_owner"),
+            "token": bind("new_token"),
+        }
         self._take = Statement(
-            lambda: (
-                table.update()
-                .where(ids)
-                .values(
-                    state=bind("new_state"),
-                    owner=bind("new_owner"),
-                    token=bind("new_token"),
-                    deliveries=c.deliveries + 1,
-                )
-            )
+            lambda: table.update().where(_ids(c)).values(deliveries=c.deliveries + 1, **taken)
         )
+        self._drop = Statement(lambda: table.delete().where(_ids(c)))
+
+    def _held_statements(self) -> None:
+        table, c, bind = self.table, self.table.c, sa.bindparam
+        ours = sa.and_(_ids(c), c.token == bind("held"))
         self._begin = Statement(lambda: table.update().where(ours).values(state=_RUNNING))
         self._held = Statement(lambda: sa.select(c.id).where(ours))
         self._give_back = Statement(
-            lambda: table.update().where(ours).values(state=_READY, deliveries=c.deliveries - 1, **free)
+            lambda: table.update().where(ours).values(state=_READY, deliveries=c.deliveries - 1, **_FREE)
         )
         mine = sa.and_(c.id == bind("row"), c.token == bind("held"))
         self._remove = Statement(lambda: table.delete().where(mine))
         self._still_held = Statement(lambda: sa.select(c.id).where(mine))
-        self._inserted = Statement(
-            lambda: sa.select(c.id).where(c.id == bind("row"), c.task_id == bind("task"))
-        )
-        self._requeue = Statement(
-            lambda: (
-                table.update().where(mine).values(state=bind("new_state"), due_at=bind("new_due_at"), **free)
-            )
-        )
-        self._drop = Statement(lambda: table.delete().where(ids))
-        self._rescue_statements(free)
-        self._list_statements()
+        again: dict[str, Any] = {"state": bind("new_state"), "due_at": bind("new_due_at")}
+        self._requeue = Statement(lambda: table.update().where(mine).values(**again, **_FREE))
 
-    def _rescue_statements(self, free: dict[str, Any]) -> None:
+    def _rescue_statements(self) -> None:
         table, c = self.table, self.table.c
         of_owner = sa.and_(c.owner == sa.bindparam("dead"), c.state > _READY)
         self._unstarted = Statement(
             lambda: (
                 table.update()
                 .where(of_owner, c.state == _CLAIMED)
-                .values(state=_READY, deliveries=c.deliveries - 1, **free)
+                .values(state=_READY, deliveries=c.deliveries - 1, **_FREE)
             )
         )
         self._started = Statement(
@@ -138,9 +134,6 @@ class Messages:
     def _list_statements(self) -> None:
         c = self.table.c
         limit: sa.BindParameter[int] = sa.bindparam("limit")
-        self._list_ready = Statement(
-            lambda: sa.select(*self._read()).where(c.state == _READY).order_by(c.turn, c.id).limit(limit)
-        )
         self._list_scheduled = Statement(
             lambda: (
                 sa.select(*self._read()).where(c.state == _SCHEDULED).order_by(c.due_at, c.id).limit(limit)
@@ -214,7 +207,7 @@ class Messages:
         found: list[Any] = []
         for name in names:
             found += tx.rows(self._ready, queue=name, limit=limit)
-        found.sort(key=lambda row: (row[4], row[0]))
+        found.sort(key=_turn)
         deliveries, corrupt = self._own(tx, found[:limit], owner, running)
         return Claimed(
             deliveries=tuple(deliveries),
@@ -327,7 +320,10 @@ class Messages:
 
     def waiting(self, tx: Transaction, limit: int) -> list[Waiting]:
         """Messages that nobody owns; unreadable ones are left out."""
-        rows = tx.rows(self._list_ready, limit=limit)
+        rows: list[Any] = []
+        for name in self._ready_queues(tx):
+            rows += tx.rows(self._list_ready, queue=name, limit=limit)
+        rows = sorted(rows, key=_turn)[:limit]
         if len(rows) < limit:
             rows += tx.rows(self._list_scheduled, limit=limit - len(rows))
         states = {row[0]: MessageState(row[14]) for row in rows}
@@ -348,6 +344,15 @@ class Messages:
 
     def last(self, tx: Transaction) -> int:
         return int(tx.scalar(self._last) or 0)
+
+
+def _ids(columns: Any) -> sa.ColumnElement[bool]:
+    condition: sa.ColumnElement[bool] = columns.id.in_(sa.bindparam("ids", expanding=True))
+    return condition
+
+
+def _turn(row: Any) -> tuple[int, int]:
+    return row[4], row[0]
 
 
 def new_token(owner: str) -> str:

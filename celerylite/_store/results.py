@@ -24,8 +24,7 @@ class Results:
     """Celery's two tables, and ours of past runs."""
 
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
-        results, groups, runs = tables.results, tables.groups, tables.runs
-        bind = sa.bindparam
+        results, bind = tables.results, sa.bindparam
         self._columns = tables.result_columns
         self._lengths = {"name": 155, "worker": 155, "queue": 155}
         rest = [name for name in self._columns if name != "task_id"]
@@ -44,11 +43,19 @@ class Results:
             )
         )
         self._forget = Statement(lambda: results.delete().where(results.c.task_id == bind("id")))
+        self._group_statements(tables, dialect)
+        self._run_statements(tables)
+
+    def _group_statements(self, tables: Tables, dialect: Dialect) -> None:
+        groups, bind = tables.groups, sa.bindparam
         self._save_group = Statement(lambda: dialect.upsert(groups, ["taskset_id"], ["result", "date_done"]))
         self._get_group = Statement(
             lambda: sa.select(groups.c.result, groups.c.date_done).where(groups.c.taskset_id == bind("id"))
         )
         self._delete_group = Statement(lambda: groups.delete().where(groups.c.taskset_id == bind("id")))
+
+    def _run_statements(self, tables: Tables) -> None:
+        runs, bind = tables.runs, sa.bindparam
         self._run_columns = [column.name for column in runs.c if column.name != "id"]
         self._save_run = Statement(
             lambda: sa.insert(runs).values({name: bind(name) for name in self._run_columns}).inline()
