@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from celerylite import _clock, signals
 from celerylite.exceptions import ImproperlyConfigured, WorkerTerminate
 from celerylite.platforms import EX_FAILURE, EX_OK, create_pidlock
+from celerylite.utils.imports import reload_from_cwd
 from celerylite.utils.log import get_logger, mlevel
 from celerylite.utils.nodenames import default_nodename, worker_direct
 from celerylite.utils.text import str_to_list
@@ -210,6 +213,21 @@ class WorkController:
     def terminate(self, in_sighandler: bool = False) -> None:
         """As `stop`, without waiting for what runs."""
         self.stop(in_sighandler, exitcode=EX_FAILURE if self.exitcode is None else None, grace=0.0)
+
+    def reload(
+        self, modules: Iterable[str] | None = None, reload: bool = False, reloader: Any = None
+    ) -> None:
+        """Import task modules that are new; with `reload`, also those that are imported already.
+
+        A task that is defined while the worker runs is known to it without this.
+        """
+        for name in set(self.app.loader.task_modules if modules is None else modules):
+            if name not in sys.modules:
+                logger.debug("importing module %s", name)
+                self.app.loader.import_from_cwd(name)
+            elif reload:
+                logger.debug("reloading module %s", name)
+                reload_from_cwd(sys.modules[name], reloader)
 
     @property
     def should_stop(self) -> bool:

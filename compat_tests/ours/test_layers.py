@@ -65,8 +65,6 @@ LATE: dict[str, set[str]] = {
     "celerylite._autostart": {"asyncio", "celerylite.app.utils"},
     # `celery.__main__` is imported by code that wants no click.
     "celerylite.__main__": {"celerylite.bin.celery"},
-    # Registers a task with every app that is made afterwards.
-    "celerylite.contrib.testing.app": {"celerylite.contrib.testing.tasks"},
     # One exception is a click one; nobody but the command line loads click for it.
     "celerylite.exceptions": {"celerylite._commands"},
     # Optional: without it, tracebacks come back as text.

@@ -12,6 +12,9 @@ from celerylite import _state
 from celerylite.app.base import Celery
 from celerylite.app.log import Logging
 
+# Registers `celery.ping` with every app that is finalized from now on.
+from celerylite.contrib.testing import tasks  # noqa: F401
+
 __all__ = ("DEFAULT_TEST_CONFIG", "TestApp", "Trap", "UnitLogging", "set_trap", "setup_default_app")
 
 #: The settings of `TestApp`: everything in memory, logging left alone.
@@ -58,9 +61,6 @@ def TestApp(
     **kwargs: Any,
 ) -> Celery:
     """An app for tests: in memory unless `broker`, `backend` or `config` say otherwise."""
-    # Registers `celery.ping` with every app that is made from now on.
-    from celerylite.contrib.testing import tasks  # noqa: F401
-
     defaults = {**deepcopy(DEFAULT_TEST_CONFIG), **(config or {})}
     for key, value in {"broker_url": broker, "result_backend": backend}.items():
         if value is not None:
@@ -104,7 +104,7 @@ def set_trap(app: Any) -> Iterator[None]:
 @contextmanager
 def setup_default_app(app: Celery, use_trap: bool = False) -> Iterator[None]:
     """Put back what is current and registered when the block ends, and close `app`."""
-    current, default = _state.get_current_app(), _state.default_app
+    current, default = _state._tls.current_app, _state.default_app
     last = _state._last_current
     finalizers, apps = set(_state._on_app_finalizers), weakref.WeakSet(_state._apps)
     try:
@@ -123,4 +123,4 @@ def setup_default_app(app: Celery, use_trap: bool = False) -> Iterator[None]:
         _state._apps = apps
         if app._backend is not None:
             # So that the backend's connections can be collected.
-            app._backend = None
+            app._backend_cache = app._local.backend = None
