@@ -180,7 +180,8 @@ class ScheduleEntry:
 
     def __repr__(self) -> str:
         call = reprcall(self.task, self.args or (), self.kwargs or {})
-        return f"<{type(self).__name__}: {self.name} {call} {self.schedule}>"
+        # As Celery: the bracket stays open.
+        return f"<{type(self).__name__}: {self.name} {call} {self.schedule}"
 
     def __lt__(self, other: object) -> bool:
         if isinstance(other, ScheduleEntry):

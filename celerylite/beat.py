@@ -646,4 +646,5 @@ def EmbeddedService(app: Celery, max_interval: float | None = None, **kwargs: An
     """
     kwargs.setdefault("remote_control", False)
     threaded = kwargs.pop("thread", False)
-    return _Threaded(app, embedded=not threaded, max_interval=max_interval, **kwargs)
+    # As Celery: a thread looks at its schedule every second, whatever was asked for.
+    return _Threaded(app, embedded=not threaded, max_interval=1 if threaded else max_interval, **kwargs)
