@@ -49,7 +49,7 @@ def _expand(annotation: Any) -> Any:
     return annotation
 
 
-def resolve_all(anno: Sequence[Any], task: Task[..., Any]) -> Iterator[dict[str, Any]]:
+def resolve_all(anno: Sequence[Any], task: Any) -> Iterator[dict[str, Any]]:
     """Yield the attributes for `task`: the first made for it alone, then the first made for every task."""
     for found in (_first_match(anno, task), _first_match_any(anno)):
         if found:
