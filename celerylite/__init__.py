@@ -52,7 +52,7 @@ __all__ = (
 )
 
 
-class version_info_t(NamedTuple):  # noqa: N801  (Celery's name)
+class version_info_t(NamedTuple):
     """A version in parts."""
 
     major: int

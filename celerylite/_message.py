@@ -46,7 +46,9 @@ class Body(NamedTuple):
     embed: dict[str, Any]
 
 
-def encode_body(body: Any, serializer: str, compression: str | None) -> tuple[str, str, str | bytes, str | None]:
+def encode_body(
+    body: Any, serializer: str, compression: str | None
+) -> tuple[str, str, str | bytes, str | None]:
     """Serialise `body`: content type, content encoding, data, and the compression's own content type.
 
     Raises kombu's EncodeError for what the serializer cannot hold.
@@ -91,5 +93,7 @@ def epoch(moment: Any, zone: tzinfo = UTC) -> float | None:
     try:
         when = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
     except (TypeError, ValueError):
-        raise InvalidTaskError(f"expected an ISO 8601 date such as '2026-11-21T09:00:00+00:00', got {moment!r}") from None
+        raise InvalidTaskError(
+            f"expected an ISO 8601 date such as '2026-11-21T09:00:00+00:00', got {moment!r}"
+        ) from None
     return (when if when.tzinfo else when.replace(tzinfo=zone)).timestamp()

@@ -150,4 +150,5 @@ def actual_ignore_result(task: Any, request: Context | Mapping[str, Any] | None)
     """Whether the result of this call is to be thrown away: the call's own word, else the task's."""
     # Read from the instance: the class default would look like an explicit False.
     said = vars(request).get("ignore_result") if isinstance(request, Context) else None
-    return said if said is not None else task.ignore_result
+    ignored: bool | None = said if said is not None else task.ignore_result
+    return ignored

@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celerylite.local import Proxy
 from celerylite.utils.threads import LocalStack
@@ -126,7 +126,8 @@ _get_current_app_hook: Callable[[], Celery] = _get_current_app
 
 def get_current_task() -> Task[..., Any] | None:
     """The task being executed in this context, or None."""
-    return _task_stack.top
+    task: Task[..., Any] | None = cast("Any", _task_stack).top
+    return task
 
 
 def get_current_worker_task() -> Task[..., Any] | None:
@@ -165,7 +166,9 @@ def _app_or_default_trace(app: Celery | None = None) -> Celery:
         return app
     if _tls.current_app is not None:
         return _tls.current_app
-    raise RuntimeError("expected an app to be passed, got None: the current app is not to be used while traced")
+    raise RuntimeError(
+        "expected an app to be passed, got None: the current app is not to be used while traced"
+    )
 
 
 app_or_default: Callable[..., Celery] = _app_or_default

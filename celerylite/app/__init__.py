@@ -61,7 +61,7 @@ def shared_task(*args: Any, **options: Any) -> Any:
     return lambda fun: _share(fun, options)
 
 
-def _share(fun: Callable[..., Any], options: dict[str, Any]) -> Any:
+def _share(fun: Any, options: dict[str, Any]) -> Any:
     if type(fun) is Proxy:
         raise TypeError(
             "@shared_task was applied more than once to the same function. "

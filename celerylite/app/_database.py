@@ -21,9 +21,41 @@ _IN_MEMORY = "sqlite://"
 
 #: Servers that Celery would talk to and celerylite does not.
 _UNSERVED = frozenset(
-    "amqp amqps pyamqp librabbitmq redis rediss sentinel rpc sqs sqlalchemy zookeeper confluentkafka kafka "
-    "mongodb cassandra couchbase couchdb consul dynamodb elasticsearch arangodb azureblockblob "
-    "azurestoragequeues azureservicebus cosmosdbsql memcached gcpubsub pyro slmq etcd qpid s3 gs".split()
+    [
+        "amqp",
+        "amqps",
+        "pyamqp",
+        "librabbitmq",
+        "redis",
+        "rediss",
+        "sentinel",
+        "rpc",
+        "sqs",
+        "sqlalchemy",
+        "zookeeper",
+        "confluentkafka",
+        "kafka",
+        "mongodb",
+        "cassandra",
+        "couchbase",
+        "couchdb",
+        "consul",
+        "dynamodb",
+        "elasticsearch",
+        "arangodb",
+        "azureblockblob",
+        "azurestoragequeues",
+        "azureservicebus",
+        "cosmosdbsql",
+        "memcached",
+        "gcpubsub",
+        "pyro",
+        "slmq",
+        "etcd",
+        "qpid",
+        "s3",
+        "gs",
+    ]
 )
 
 

@@ -104,8 +104,8 @@ class Engine:
         if runtime is not None:
             await asyncio.wrap_future(runtime.publish_soon(messages))
             return
-        store = self._store or await asyncio.to_thread(lambda: self.store)
-        await asyncio.wrap_future(store.publish_soon([Outgoing(message=m) for m in messages]))
+        await asyncio.to_thread(lambda: self.store)
+        await asyncio.wrap_future(self.store.publish_soon([Outgoing(message=m) for m in messages]))
 
     def _runtime_for_publishing(self) -> Runtime | None:
         if self._runtime is not None:
@@ -160,7 +160,7 @@ class Engine:
         return runtime
 
     def stop_runtime(self, grace: float | None = None) -> None:
-        """Stop running tasks, waiting up to `grace` seconds for those that run. Blocks. See `Runtime.stop`."""
+        """Stop running tasks, waiting up to `grace` seconds for running ones. Blocks: see `Runtime.stop`."""
         with self._engine_mutex:
             runtime, self._runtime = self._runtime, None
         if runtime is None:
@@ -191,9 +191,9 @@ class Engine:
             return beat
         mode = self.conf.celerylite_beat
         if mode == "auto":
-            # The clean-up of results is an entry too, but no reason to call a memory-only test app a scheduler.
+            # The clean-up of results is an entry too, but a test app in memory is no scheduler.
             return not self._database.in_memory
-        return mode == "on"
+        return bool(mode == "on")
 
     def _schedule_changed(self) -> None:
         runtime = self._runtime
@@ -290,5 +290,3 @@ def process_oid(app: Any) -> str:
 def thread_oid(app: Any) -> str:
     """An id of `app` in this thread."""
     return str(oid_from(app, threads=True))
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -27,7 +27,7 @@ class Queues(dict[str, Any]):
 
     def __init__(
         self,
-        queues: Iterable[Any] | Mapping[str, Any] | None = None,
+        queues: Any = None,
         default_exchange: Exchange | None = None,
         create_missing: bool = True,
         create_missing_queue_type: str | None = None,
@@ -45,9 +45,10 @@ class Queues(dict[str, Any]):
         self.create_missing_queue_exchange_type = create_missing_queue_exchange_type
         self.autoexchange: Callable[[str], Any] = autoexchange or Exchange
         self.max_priority = max_priority
-        if queues is not None and not isinstance(queues, Mapping):
-            queues = {queue.name: queue for queue in queues}
-        for name, queue in (queues or {}).items():
+        named: Mapping[str, Any] = (
+            queues if isinstance(queues, Mapping) else {queue.name: queue for queue in queues or ()}
+        )
+        for name, queue in named.items():
             if isinstance(queue, Queue):
                 self.add(queue)
             else:

@@ -32,7 +32,8 @@ def prepare_replacement(task: Task[..., Any], sig: Signature[Any]) -> Signature[
     if isinstance(sig, _chain):
         for member in maybe_list(sig.tasks) or []:
             member.set(replaced_task_nesting=nesting)
-    return _with_rest_of_chain(task, sig, nesting)
+    replacement: Signature[Any] = _with_rest_of_chain(task, sig, nesting)
+    return replacement
 
 
 def _refuse_impossible(sig: Signature[Any]) -> None:

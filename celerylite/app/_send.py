@@ -124,7 +124,11 @@ class TaskSender:
         if expires is None:
             return  # It never does.
         moment = _message.epoch(expires, self.app.timezone)
-        left = expires if isinstance(expires, int | float) else cast("float", moment) - self.app.now().timestamp()
+        left = (
+            expires
+            if isinstance(expires, int | float)
+            else cast("float", moment) - self.app.now().timestamp()
+        )
         if left < 0:
             logger.warning(
                 "%s has an expiration date in the past (%ss ago): it will be discarded as expired.",

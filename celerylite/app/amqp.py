@@ -27,7 +27,7 @@ __all__ = ("AMQP", "Queues", "task_message")
 _INT_MIN = -2147483648
 
 
-class task_message(NamedTuple):  # noqa: N801  (Celery's name)
+class task_message(NamedTuple):
     """The parts of a message before it is serialised."""
 
     headers: dict[str, Any]
@@ -70,7 +70,7 @@ class AMQP:
         create_missing_queue_exchange_type: str | None = None,
         autoexchange: Any = None,
         max_priority: int | None = None,
-    ) -> Queues:
+    ) -> Any:
         """The table of `queues`; what is not given comes from the configuration."""
         conf = self.app.conf
         if not queues and conf.task_default_queue:
@@ -110,7 +110,7 @@ class AMQP:
         self._rtable = _routes.prepare(self.app.conf.task_routes)
 
     @cached_property
-    def queues(self) -> Queues:
+    def queues(self) -> Any:
         """The queues of this app by name."""
         return self.Queues(self.app.conf.task_queues)
 

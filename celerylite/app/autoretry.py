@@ -113,16 +113,16 @@ def backoff_delay(kind: BackoffKind, factor: float, retries: int, maximum: int, 
     """
     base = int(max(1.0, factor))
     if kind == "exponential":
-        return get_exponential_backoff_interval(factor=base, retries=retries, maximum=maximum, full_jitter=jitter)
+        return get_exponential_backoff_interval(
+            factor=base, retries=retries, maximum=maximum, full_jitter=jitter
+        )
     if callable(kind):
         return max(0.0, min(float(kind(retries)), maximum))
     delay = min(base * (retries + 1) if kind == "linear" else base, maximum)
     return random.randrange(delay + 1) if jitter else delay
 
 
-def merged_arguments(
-    run: Callable[..., Any], request: Context, args: Any, kwargs: Any
-) -> tuple[Any, Any]:
+def merged_arguments(run: Callable[..., Any], request: Context, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The arguments of the next try when only one of `args` and `kwargs` was given anew.
 
     What the call had and the new ones do not replace is kept.
@@ -141,9 +141,7 @@ def merged_arguments(
 def _without_replaced(
     parameters: Mapping[str, inspect.Parameter], args: Any, old: Mapping[str, Any]
 ) -> dict[str, Any]:
-    positional = [
-        p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     taken = {p.name for p in positional[: len(args)] if p.kind is p.POSITIONAL_OR_KEYWORD}
     return {name: value for name, value in old.items() if name not in taken}
 

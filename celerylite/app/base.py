@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import types
-import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -19,8 +18,7 @@ from kombu.utils.imports import symbol_by_name as kombu_symbol_by_name
 from kombu.utils.objects import cached_property
 
 from celerylite import _autostart, _clock, _state, canvas, platforms, signals
-from celerylite._message import Message
-from celerylite.app import _engine, backends
+from celerylite.app import _engine, backends, builtins
 from celerylite.app._decorator import TaskDecorator, make_task, warn_if_taken
 from celerylite.app._pending import PendingConfiguration
 from celerylite.app._send import TaskSender
@@ -47,20 +45,19 @@ from celerylite.utils.dispatch import Signal
 from celerylite.utils.functional import head_from_fun
 from celerylite.utils.imports import gen_task_name, instantiate
 from celerylite.utils.log import get_logger
-from celerylite.utils.nodenames import anon_nodename
 from celerylite.utils.objects import mro_lookup
 from celerylite.utils.time import timezone as zones
 
 if TYPE_CHECKING:
-    from celerylite._store import Store
     from celerylite.app.amqp import AMQP
-    from celerylite.app.task import Task
     from celerylite.canvas import Signature
-    from celerylite.worker import Runtime
 
 __all__ = ("Celery",)
 
 logger = get_logger(__name__)
+
+#: Registered with every app by being imported.
+BUILTIN_TASKS = builtins.__name__
 
 #: Plug-ins applied to every app unless it brings its own list.
 BUILTIN_FIXUPS = frozenset({"celerylite.fixups.django:fixup"})
@@ -182,7 +179,12 @@ class Celery(TaskDecorator, _engine.Engine):
         self.strict_typing = strict_typing
         self._init_tasks(tasks)
         self._init_configuration(changes, config_source, config_source_silent)
-        for key, value in {"broker_url": broker, "result_backend": backend, "include": include, **kwargs}.items():
+        for key, value in {
+            "broker_url": broker,
+            "result_backend": backend,
+            "include": include,
+            **kwargs,
+        }.items():
             self._set_setting(key, value)
         self._init_engine()
         self._init_signals()
@@ -279,7 +281,12 @@ class Celery(TaskDecorator, _engine.Engine):
         return staticmethod(head_from_fun(fun, bound=bound))
 
     def _task_from_fun(
-        self, fun: Callable[..., Any], name: str | None = None, base: Any = None, bind: bool = False, **options: Any
+        self,
+        fun: Callable[..., Any],
+        name: str | None = None,
+        base: Any = None,
+        bind: bool = False,
+        **options: Any,
     ) -> Any:
         if not self.finalized and not self.autofinalize:
             raise RuntimeError("Contract breach: app not finalized")
@@ -334,17 +341,14 @@ class Celery(TaskDecorator, _engine.Engine):
         return self._tasks
 
     @cached_property
-    def Task(self) -> type[Task[..., Any]]:
+    def Task(self) -> Any:
         """The base class of this app's tasks."""
         return self.create_task_cls()
 
-    def create_task_cls(self) -> type[Task[..., Any]]:
+    def create_task_cls(self) -> Any:
         """A base class for tasks, bound to this app."""
-        return cast(
-            "type[Task[..., Any]]",
-            self.subclass_with_self(
-                self.task_cls, name="Task", attribute="_app", keep_reduce=True, abstract=True
-            ),
+        return self.subclass_with_self(
+            self.task_cls, name="Task", attribute="_app", keep_reduce=True, abstract=True
         )
 
     @cached_property
@@ -404,7 +408,7 @@ class Celery(TaskDecorator, _engine.Engine):
     def setup_security(self, *args: Any, **kwargs: Any) -> Any:
         """Sign messages and refuse other content. Not available: raises ImproperlyConfigured."""
         raise ImproperlyConfigured(
-            "setup_security: expected message signing not to be asked for, as no message leaves the database; "
+            "setup_security: expected no message signing, as no message leaves the database; "
             "remove the call (docs/differences.md#message-signing)"
         )
 

@@ -270,7 +270,7 @@ class Task(_Parametrised[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if self._is_top_of_execution():
             # A subclass's __call__ that calls super(): the request of the execution stays on top.
-            self.request_stack.top._protected = 1
+            self.request._protected = 1
             return cast("R", self.run(*args, **kwargs))
         _state._task_stack.push(self)
         self.push_request(args=args, kwargs=kwargs)
@@ -282,9 +282,7 @@ class Task(_Parametrised[P, R]):
 
     def _is_top_of_execution(self) -> bool:
         top = self.request_stack.top
-        return bool(
-            top and not top._protected and not top.called_directly and len(self.request_stack) == 1
-        )
+        return bool(top and not top._protected and not top.called_directly and len(self.request_stack) == 1)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The work itself; every task defines it."""
@@ -620,7 +618,9 @@ class Task(_Parametrised[P, R]):
     def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Called after the task failed and that was stored."""
 
-    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
         """Called last, for success and failure."""
 
     # -- the current request -------------------------------------------------------------------------
@@ -659,7 +659,8 @@ class Task(_Parametrised[P, R]):
 
     @property
     def __name__(self) -> str:
-        return self.__class__.__name__
+        cls: Any = type(self)
+        return str(cls.__name__)
 
     def __repr__(self) -> str:
         return f"<@task: {self.name} of {appstr(self._app) if self._app else None}>"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from kombu.serialization import dumps, loads, prepare_accept_content
 from kombu.serialization import registry as serializer_registry
@@ -124,7 +124,9 @@ class Backend:
         self.app = app
         conf = app.conf
         self.serializer: str = serializer or conf.result_serializer
-        self.content_type, self.content_encoding, self.encoder = serializer_registry._encoders[self.serializer]
+        self.content_type, self.content_encoding, self.encoder = serializer_registry._encoders[
+            self.serializer
+        ]
         limit = max_cached_results or conf.result_cache_max
         self._cache: Any = _NoCache() if limit == -1 else LRUCache(limit=limit)
         self.expires = self.prepare_expires(expires, expires_type)
@@ -190,7 +192,8 @@ class Backend:
     def prepare_value(self, result: Any) -> Any:
         """A value as it is stored: result handles as tuples."""
         if self.serializer != "pickle" and isinstance(result, ResultBase):
-            return result.as_tuple()
+            handle: Any = result
+            return handle.as_tuple()
         return result
 
     def prepare_expires(self, value: Any, type: Callable[[Any], Any] | None = None) -> Any:
@@ -353,7 +356,13 @@ class Backend:
         return self.store_result(task_id, exc, state, traceback=traceback, request=request)
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
     ) -> Any:
         raise NotImplementedError("backend does not implement store_result.")
 
@@ -525,7 +534,7 @@ class Backend:
 
         It counts from the moment at which that task is settled; until then the chord cannot be complete.
         """
-        task = _state.get_current_worker_task()
+        task: Any = _state.get_current_worker_task()
         if task is None or task.request.group != chord_id:
             raise NotImplementedError("Backend does not support add_to_chord")
         task.request.chord_added = task.request.get("chord_added", 0) + 1
@@ -572,9 +581,9 @@ class SyncBackendMixin:
         """Ids and metas of a set of results, as they become ready."""
         self._ensure_not_eager()
         task_ids: set[str] = set()
-        for member in result.results:
+        for member in cast("list[Any]", result.results):
             if isinstance(member, ResultSet):
-                yield member.id, member.results
+                yield cast("Any", member).id, member.results
             else:
                 task_ids.add(member.id)
         if task_ids:
@@ -770,7 +779,13 @@ class BaseKeyValueStoreBackend(Backend):
         self.delete(self.get_key_for_task(task_id))
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
     ) -> Any:
         if self._get_task_meta_for(task_id)["status"] == states.SUCCESS:
             return result  # As Celery: a success is never overwritten.

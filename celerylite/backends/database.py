@@ -7,10 +7,10 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import ensure_bytes
+from kombu.utils.url import maybe_sanitize_url
 
 from celerylite import _clock, states
 from celerylite._store import ResultRow
-from kombu.utils.url import maybe_sanitize_url
 from celerylite.backends.base import BaseBackend
 from celerylite.exceptions import TimeoutError
 from celerylite.result import result_from_tuple
@@ -61,9 +61,7 @@ class DatabaseBackend(BaseBackend):
         """Write a row now. Blocks."""
         self._store.save_result(row)
 
-    def _row(
-        self, task_id: str, result: Any, state: str, traceback: str | None, request: Any
-    ) -> ResultRow:
+    def _row(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> ResultRow:
         done = None if state in states.READY_STATES else _clock.utcnow()
         fields: dict[str, Any] = {}
         if request is not None and self.extended_result:
@@ -89,7 +87,13 @@ class DatabaseBackend(BaseBackend):
         return columns
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
     ) -> None:
         self.save_row(self._row(task_id, result, state, traceback, request))
 
@@ -109,7 +113,8 @@ class DatabaseBackend(BaseBackend):
             "result": self.decode(row.result),
             "traceback": row.traceback,
             "date_done": row.date_done,
-            "children": self.decode(row.children),
+            # An empty list is not stored, as in Celery; here a task that is over has one.
+            "children": self.decode(row.children) or ([] if row.status in states.READY_STATES else None),
         }
         if self.extended_result:
             meta.update(
@@ -178,7 +183,9 @@ class DatabaseBackend(BaseBackend):
                     yield task_id, meta
             if waiting:
                 left = None if end is None else end - _clock.monotonic()
-                self.wait_for(next(iter(waiting)), timeout=left, interval=interval or 0.5, on_interval=on_interval)
+                self.wait_for(
+                    next(iter(waiting)), timeout=left, interval=interval or 0.5, on_interval=on_interval
+                )
 
     # -- groups ----------------------------------------------------------------------------------------
 

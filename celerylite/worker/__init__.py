@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
+from kombu.utils.json import loads
 
 from celerylite import _clock, signals
 from celerylite._message import Message
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from celerylite._ticks import Ticker
     from celerylite.app.base import Celery
 
-__all__ = ("Runtime", "WorkController")
+__all__ = ("TERMINATE_TOPIC", "Runtime", "WorkController")
 
 logger = get_logger("celery.worker")
 
@@ -48,6 +49,8 @@ logger = get_logger("celery.worker")
 _COROUTINES = 100
 #: Threads for the steps around coroutines, which may block on the database.
 _STEP_THREADS = 4
+#: Topic of the letters that ask to end running calls.
+TERMINATE_TOPIC = "terminate"
 #: Seconds between looks for messages when nothing tells of them (a notification may get lost).
 _LOOK_AGAIN = 5.0
 
@@ -108,6 +111,7 @@ class Runtime:
         self._running: dict[int, Execution] = {}
         self._limited: dict[str, LimitedRun] = {}
         self._revoked: set[str] = set()
+        self._letters_read: set[int] = set()
         self._stopping = threading.Event()
         self._unsubscribe: list[Callable[[], None]] = []
         self._kinds: dict[str, Kind] = {}
@@ -206,7 +210,7 @@ class Runtime:
     # -- publishing ------------------------------------------------------------------------------------
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Commit messages; what can run here starts at once. Raises OperationalError, then nothing is sent."""
+        """Commit messages; what can run here starts at once. After an OperationalError nothing is sent."""
         outgoing = [self.outgoing(message) for message in messages]
         try:
             deliveries = self.store.publish(outgoing)
@@ -244,7 +248,9 @@ class Runtime:
             return Place.WAITING
         if message.due_at is not None and message.due_at > _clock.time():
             return Place.WAITING
-        return self._slots.reserve(self._kind(message.name), may_start=not self._is_rate_limited(message.name))
+        return self._slots.reserve(
+            self._kind(message.name), may_start=not self._is_rate_limited(message.name)
+        )
 
     def not_published(self, outgoing: Iterable[Outgoing]) -> None:
         """Free the places of messages that were not committed."""
@@ -354,7 +360,24 @@ class Runtime:
         gone += self.store.claim_scheduled(self.owner, self._revoked) if self._revoked else []
         for delivery in gone:
             self._steps.submit(partial(self._turn_away, delivery))
+        self._read_letters()
         return 30.0
+
+    def note_revoked(self, ids: Iterable[str]) -> None:
+        """These calls were revoked: they will not start here."""
+        self._revoked = self._revoked.union(ids)
+        self._keeper.ask("revokes")
+
+    def _read_letters(self) -> None:
+        letters = self.store.letters({TERMINATE_TOPIC})
+        for letter in letters:
+            if letter.row in self._letters_read:
+                continue
+            asked = loads(letter.payload)
+            for x in self.running():
+                if x.id in asked["ids"]:
+                    self._steps.submit(partial(self.terminate, x, asked["signum"]))
+        self._letters_read = {letter.row for letter in letters}
 
     def _turn_away(self, delivery: Delivery) -> None:
         if self.store.begin([delivery]):
@@ -387,10 +410,7 @@ class Runtime:
 
     def _launch(self, delivery: Delivery) -> None:
         """Run a delivery whose place is taken."""
-        if delivery.message.name == _settlement.CHORD_BODY:
-            # The body of a chord is sent by a step thread: no code of a task runs.
-            self._steps.submit(partial(self._send_chord_body, delivery))
-        elif self._kind(delivery.message.name) is Kind.LOOP:
+        if self._kind(delivery.message.name) is Kind.LOOP:
             self._steps.submit(partial(self._begin_coroutine, delivery))
         else:
             self._pool.submit(partial(self._work, delivery))
@@ -398,10 +418,13 @@ class Runtime:
     def _work(self, delivery: Delivery | None) -> None:
         """Run this delivery and those held after it, in this thread of the pool."""
         while delivery is not None:
-            x = self.execution(delivery)
-            copy_context().run(self._run_here, x)
-            if x.abandoned:
-                return  # Another thread has this one's place.
+            if delivery.message.name == _settlement.CHORD_BODY:
+                copy_context().run(_chords.send_body, self, delivery)
+            else:
+                x = self.execution(delivery)
+                copy_context().run(self._run_here, x)
+                if x.abandoned:
+                    return  # Another thread has this one's place.
             self._release(Kind.THREAD)
             delivery = self._next(Kind.THREAD)
 
@@ -447,12 +470,6 @@ class Runtime:
             _execute.conclude(x)
         finally:
             self.forget_execution(x)
-
-    def _send_chord_body(self, delivery: Delivery) -> None:
-        try:
-            _chords.send_body(self, delivery)
-        finally:
-            self._release(self._kind(delivery.message.name))
 
     def execution(self, delivery: Delivery) -> Execution:
         """The record of a delivery that is about to run; it counts as running until it is forgotten."""

@@ -102,7 +102,7 @@ class Interruptible:
 
 
 class LoopThread:
-    """An asyncio loop, in a thread of its own that starts with the first coroutine, or one given by the program."""
+    """An asyncio loop, in its own thread that starts with the first coroutine, or the program's own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._mutex = threading.Lock()
@@ -123,7 +123,7 @@ class LoopThread:
         self._running_loop().call_soon_threadsafe(self._start, coroutine, context, done)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call `function` on the loop's thread, soon. Thread-safe; nothing happens after the loop has ended."""
+        """Call `function` on the loop's thread, soon. Thread-safe; does nothing once it has ended."""
         with contextlib.suppress(RuntimeError):
             self._running_loop().call_soon_threadsafe(function, *args)
 

@@ -312,7 +312,7 @@ def _clean_up_process(x: Execution) -> None:
         x.task.backend.process_cleanup()
         x.app.loader.on_process_cleanup()
     except Exception as exc:
-        logger.error("Process cleanup failed: %r", exc, exc_info=True)
+        logger.exception("Process cleanup failed: %r", exc)
 
 
 # -- what steps share --------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def run_eagerly(call: EagerCall) -> Any:
     if isinstance(x.retval, Retry) and x.retval.sig is not None:
         return x.retval.sig.apply(retries=call.retries + 1)
     trace = x.einfo.traceback if x.einfo else None
-    return EagerResult(x.id, x.retval, x.state, traceback=trace, name=x.name)
+    return EagerResult(x.id, x.retval, x.state or "", traceback=trace, name=x.name)
 
 
 def _eager_request(call: EagerCall) -> Context:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from celerylite._outbox import Outbox
 from celerylite._request import Context, actual_ignore_result
-from celerylite._store import ChordPart, Delivery, ResultRow
+from celerylite._store import ChordPart, Delivery
 from celerylite.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Execution:
 
     #: What leaves together with the outcome.
     outbox: Outbox = field(default_factory=Outbox)
-    results: list[ResultRow] = field(default_factory=list)
+    #: Rows of the app's database, or `PendingResult`s of a backend of the user's own.
+    results: list[Any] = field(default_factory=list)
     chord_parts: list[ChordPart] = field(default_factory=list)
     #: Keep the message and deliver it again from then on (epoch seconds).
     requeue_at: float | None = None

@@ -29,7 +29,9 @@ class LimitedRun:
     the call. Both can also be asked for from outside: see `interrupt`.
     """
 
-    def __init__(self, runtime: Runtime, x: Execution, interrupt: Callable[[type[BaseException]], Any]) -> None:
+    def __init__(
+        self, runtime: Runtime, x: Execution, interrupt: Callable[[type[BaseException]], Any]
+    ) -> None:
         self._runtime = runtime
         self._x = x
         self._interrupt = interrupt

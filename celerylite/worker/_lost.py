@@ -61,9 +61,7 @@ def _deliver_again(runtime: Runtime, delivery: Delivery) -> None:
 def _verdict(x: Execution, delivery: Delivery) -> BaseException | None:
     if x.state is not None:
         return None  # It cannot even be read; that is its failure.
-    lost = WorkerLostError(
-        f"The process that ran {x.name}[{x.id}] is gone (delivery {delivery.deliveries})"
-    )
+    lost = WorkerLostError(f"The process that ran {x.name}[{x.id}] is gone (delivery {delivery.deliveries})")
     retries, most = x.request.retries or 0, x.task.max_retries
     if not x.task.retry_on_worker_lost or (most is not None and retries >= most):
         return lost

@@ -60,7 +60,7 @@ class ThreadPool:
         return True
 
     def replace_one(self) -> None:
-        """Allow one thread more: the one that calls, or is spoken of, is given up and not counted any more."""
+        """Allow one thread more: one of them was given up and does not count any more."""
         with self._mutex:
             self._limit += 1
 
@@ -81,7 +81,9 @@ class ThreadPool:
                 job()
             except BaseException:
                 # Jobs settle their own failures; what arrives here is a defect and must be seen.
-                logger.critical("Unhandled error in thread %s", threading.current_thread().name, exc_info=True)
+                logger.critical(
+                    "Unhandled error in thread %s", threading.current_thread().name, exc_info=True
+                )
             del job
             with self._mutex:
                 self._idle += 1
@@ -89,7 +91,7 @@ class ThreadPool:
             self._threads.discard(threading.current_thread())
 
     def stop(self, timeout: float = 5.0) -> bool:
-        """End the threads after what they do now; False when one did not end within `timeout` seconds each."""
+        """End the threads after what they do now; False when one did not end in `timeout` seconds."""
         with self._mutex:
             threads = list(self._threads)
         for _ in threads:

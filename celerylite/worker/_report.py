@@ -204,6 +204,9 @@ def _send_failure(x: Execution) -> None:
 
 
 def _log_exception(x: Execution, policy: _Policy) -> None:
+    if x.einfo is not None:
+        # As Celery: handlers and signals saw the wrapper, who looks later finds the exception itself.
+        x.einfo.exception = x.retval
     data = {
         "hostname": x.site.hostname,
         "id": x.id,
@@ -244,4 +247,3 @@ def call_handler(x: Execution, handler: Callable[..., Any], *args: Any) -> None:
             raise
         name = getattr(handler, "__name__", repr(handler))
         _tracing.exception("Task %s[%s] %s handler raised: %r", x.shown_name, x.id, name, exc)
-

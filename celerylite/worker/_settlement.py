@@ -93,9 +93,7 @@ def commit(runtime: Runtime, delivery: Delivery, *, outbox: Any = (), **fields: 
             bodies[group_id] = runtime.outgoing(_message_of_body(group_id, delivery))
         return bodies[group_id]
 
-    settlement = Settlement(
-        delivery=delivery, publish=tuple(outgoing), on_chord_complete=complete, **fields
-    )
+    settlement = Settlement(delivery=delivery, publish=tuple(outgoing), on_chord_complete=complete, **fields)
     try:
         deliveries = patiently(lambda: runtime.store.settle(settlement), runtime.stop_event)
     except BaseException:

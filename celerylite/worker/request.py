@@ -77,8 +77,8 @@ class Request:
     def _moment(self, text: Any) -> datetime | None:
         if text is None:
             return None
-        moment: datetime = maybe_make_aware(maybe_iso8601(text), self.app.timezone)
-        return moment
+        moment = maybe_iso8601(text)
+        return None if moment is None else maybe_make_aware(moment, self.app.timezone)
 
     @property
     def delivery_info(self) -> dict[str, Any]:
