@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pkgutil
+import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 from kombu import Exchange, Queue
 
-from celerylite import Celery, chord, signals
-from celerylite.exceptions import TimeLimitExceeded
+from celerylite import Celery, _state, chord, current_app, signals
+from celerylite.exceptions import ImproperlyConfigured, TaskRevokedError, TimeLimitExceeded
+
+ROOT = Path(__file__).parents[2]
 
 #: Nothing that surely comes takes longer.
 DEADLINE_S = 10.0
@@ -262,3 +270,150 @@ def test_two_runtimes_on_one_database_fire_each_tick_once(make_app: MakeApp, tmp
         app.start_runtime()
     assert enough.wait(DEADLINE_S)
     assert ticks[1] - ticks[0] > 0.5
+
+
+POISON = """
+import os, signal, sys
+from celerylite import Celery
+
+app = Celery("poison")
+
+
+@app.task(acks_late=True)
+def poison():
+    print("delivered", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if len(sys.argv) > 1:
+    app.start_runtime()
+    print(repr(app.AsyncResult(sys.argv[1]).get(timeout=20, propagate=False)))
+else:
+    app.conf.celerylite_runtime = "off"
+    print(poison.delay().id)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_call_that_loses_its_process_each_time_fails_after_five_deliveries(tmp_path: Path) -> None:
+    (tmp_path / "poison.py").write_text(POISON)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "poison.py", *arguments],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    task_id = run().stdout.strip()
+    runs = [run(task_id) for _ in range(6)]
+    assert [done.stdout.strip() for done in runs[:5]] == ["delivered"] * 5
+    assert "WorkerLostError" in runs[5].stdout
+
+
+def test_a_pool_of_green_threads_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "proj.py").write_text("from celerylite import Celery\napp = Celery('proj')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "celerylite", "-A", "proj", "worker", "-P", "gevent"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 2
+    assert "docs/differences.md" in done.stderr
+
+
+def test_a_task_may_wait_for_another_one(app: Celery) -> None:
+    @app.task
+    def inner() -> int:
+        return 1
+
+    @app.task
+    def outer() -> int:
+        value: int = inner.delay().get(timeout=DEADLINE_S)
+        return value + 1
+
+    assert outer.delay().get(timeout=DEADLINE_S) == 2
+
+
+def test_a_thread_without_an_app_has_the_one_made_last(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_state, "default_app", None)
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.append(current_app._get_current_object()))
+    thread.start()
+    thread.join()
+    assert seen == [app]
+
+
+def test_a_revoke_lasts_over_a_restart(make_app: MakeApp) -> None:
+    def nothing() -> None: ...
+
+    before = make_app(celerylite_runtime="off")
+    result = before.task(nothing, name="nothing").apply_async(countdown=3600)
+    before.control.revoke(result.id)
+    before.close()
+    after = make_app()
+    after.task(nothing, name="nothing")
+    after.start_runtime()
+    with pytest.raises(TaskRevokedError):
+        after.AsyncResult(result.id).get(timeout=DEADLINE_S)
+
+
+def test_a_running_task_can_be_terminated(app: Celery) -> None:
+    started = threading.Event()
+    pause = threading.Event()
+
+    @app.task
+    def endless() -> None:
+        started.set()
+        while True:
+            pause.wait(0.01)
+
+    result = endless.delay()
+    assert started.wait(DEADLINE_S)
+    result.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=DEADLINE_S)
+
+
+def test_message_signing_is_refused(app: Celery) -> None:
+    with pytest.raises(ImproperlyConfigured, match="message-signing"):
+        app.setup_security()
+
+
+def test_a_bootstep_is_accepted_and_the_worker_signals_are_sent(app: Celery) -> None:
+    app.steps["worker"].add(object())
+    sent: list[str] = []
+    with (
+        app_signal(signals.worker_ready, lambda **_: sent.append("ready")),
+        app_signal(signals.worker_shutdown, lambda **_: sent.append("shutdown")),
+    ):
+        app.start_runtime()
+        app.stop_runtime()
+    assert sent == ["ready", "shutdown"]
+
+
+def _paths_not_here() -> list[str]:
+    names = [
+        module.name for module in pkgutil.walk_packages(celery.__path__, "celery.", onerror=lambda _: None)
+    ]
+    public = [name for name in names if not any(part.startswith("_") for part in name.split("."))]
+    return [name for name in public if not _exists(name.replace("celery.", "celerylite.", 1))]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is not here either
+        return False
+
+
+def test_the_paths_that_are_not_here_are_listed() -> None:
+    page = (ROOT / "docs" / "differences.md").read_text()
+    listed = re.findall(r"^celery\.\S+$", page, re.MULTILINE)
+    assert listed == _paths_not_here()
