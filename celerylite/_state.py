@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from celerylite.local import Proxy
 from celerylite.utils.threads import LocalStack
@@ -126,16 +126,13 @@ _get_current_app_hook: Callable[[], Celery] = _get_current_app
 
 def get_current_task() -> Task[..., Any] | None:
     """The task being executed in this context, or None."""
-    task: Task[..., Any] | None = cast("Any", _task_stack).top
-    return task
+    return _task_stack.top
 
 
 def get_current_worker_task() -> Task[..., Any] | None:
     """The task that a worker (or eager mode) is executing, past tasks called as plain functions."""
-    for task in reversed(_task_stack.stack):
-        if not task.request.called_directly:
-            return task
-    return None
+    working = (task for task in reversed(_task_stack.stack) if not task.request.called_directly)
+    return next(working, None)
 
 
 #: Proxy to the app of this thread.
