@@ -479,7 +479,10 @@ class Store(ABC):
 
     @abstractmethod
     def after_fork(self) -> None:
-        """In a child process, before anything else: fresh locks and connections. The parent's go on."""
+        """In a child process: fresh locks and connections; the parent's go on. `os.fork` does it by itself.
+
+        May be called again: whoever has state of its own to renew calls it for the order's sake.
+        """
 
 
 def open_store(url: str, **options: Any) -> Store:

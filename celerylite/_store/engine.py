@@ -230,6 +230,9 @@ class Database:
         self._idle: list[Any] = []
         self._writer: Any = None
         self._data_version: int | None = None
+        #: Closed while the process forks; see `before_fork`.
+        self._gate = threading.Condition(threading.Lock())
+        self._reading = 0
         #: Tells our own notifications from those of others.
         self.uid = os.urandom(6).hex()
         #: Guards `_writer` where there is only one; see `Writer`.
@@ -279,6 +282,16 @@ class Database:
         return result
 
     def read_once(self, work: Callable[[Transaction], T]) -> T:
+        with self._gate:
+            self._reading += 1
+        try:
+            return self._read(work)
+        finally:
+            with self._gate:
+                self._reading -= 1
+                self._gate.notify_all()
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
         connection = self.take()
         try:
             tx = Transaction(self, connection)
@@ -431,13 +444,31 @@ class Database:
 
     def close(self) -> None:
         self.closed = True
+        self._close_all()
+        self.engine.dispose()
+
+    def _close_all(self) -> None:
         while self._idle:
             self.discard(self._idle.pop())
         writer, self._writer = self._writer, None
         if writer is not None:
             with suppress(Exception):
                 writer.close()
-        self.engine.dispose()
+
+    def before_fork(self) -> None:
+        """SQLite: close everything, and keep readers out until the fork is over. The caller leads.
+
+        SQLite remembers per process which locks it holds on a file. A child inherits the memory but
+        not the locks, so its new connections would write without any, into a log that the parent
+        may delete. There must be nothing to inherit.
+        """
+        self._gate.acquire()
+        if self.dialect.single_writer and not self.memory:
+            self._gate.wait_for(lambda: self._reading == 0, self.patience_s)
+            self._close_all()
+
+    def after_fork_in_parent(self) -> None:
+        self._gate.release()
 
     def after_fork(self) -> None:
         """Leave the parent's connections alone and begin without any."""
@@ -446,6 +477,8 @@ class Database:
             self._idle, self._writer = [], None
             self.engine.dispose(close=False)
         self.shared = threading.RLock()
+        self._gate = threading.Condition(threading.Lock())
+        self._reading = 0
         self._data_version = None
         self.uid = os.urandom(6).hex()
 

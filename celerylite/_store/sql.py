@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -72,6 +74,11 @@ def open_store(
         raise
 
 
+_open_stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
+#: Those that came to rest for the fork that is under way.
+_resting: list[SqlStore] = []
+
+
 class SqlStore(Store):
     """SQLite, PostgreSQL, MySQL and MariaDB behind one class."""
 
@@ -88,6 +95,7 @@ class SqlStore(Store):
         self._wakeup = Wakeup(database, self._look)
         self._writer = Writer(database, self._wakeup.announce)
         self._wakeup.writer = self._writer
+        _open_stores.add(self)
 
     # -- publishing ---------------------------------------------------------------------------------
 
@@ -345,7 +353,17 @@ class SqlStore(Store):
     def on_letters(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._wakeup.on_letters(callback)
 
+    def before_fork(self) -> None:
+        """Come to rest, so that a child inherits nothing half done."""
+        self._writer.hold()
+        self.database.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self.database.after_fork_in_parent()
+        self._writer.let_go()
+
     def close(self) -> None:
+        _open_stores.discard(self)
         # The writer first: what `*_soon` was given is committed before the connections go.
         self._writer.close()
         self._wakeup.close()
@@ -361,3 +379,27 @@ class SqlStore(Store):
         ready, next_due = self._messages.peek(tx)
         seen = (self._messages.last(tx), ready, next_due, *self._control.signature(tx))
         return seen, self._results.ready(tx, watched)
+
+
+def _before_fork() -> None:
+    for store in list(_open_stores):
+        store.before_fork()
+        _resting.append(store)
+
+
+def _after_fork_in_parent() -> None:
+    while _resting:
+        _resting.pop().after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    while _resting:
+        _resting.pop().after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

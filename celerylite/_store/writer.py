@@ -90,6 +90,14 @@ class Writer:
             self._lead.release()
             self._hand_over()
 
+    def hold(self) -> None:
+        """Let nobody write until `let_go`."""
+        self._lead.acquire()
+
+    def let_go(self) -> None:
+        self._lead.release()
+        self._hand_over()
+
     def close(self) -> None:
         """Commit what was given to `run_soon` and end the thread."""
         with self._mutex:

@@ -191,6 +191,28 @@ say("status", status, threading.active_count())
     assert {each.message.id for each in store.waiting(10)} == {"before", "child", "child-soon", "parent"}
 
 
+def test_what_a_child_commits_after_its_parent_has_closed_the_database_is_kept(
+    store: SqlStore, opener: Opener, start: Start
+) -> None:
+    store.close()
+    forker = start("""
+store.publish([out("before")])
+store.queue_lengths()
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    store.publish([out("early")])
+    os.read(read, 1)
+    store.publish([out("late")])
+    os._exit(0)
+store.close()
+os.write(write, b"x")
+say("status", os.waitpid(child, 0)[1])
+""")
+    assert line(forker) == "status 0"
+    assert {each.message.id for each in opener().waiting(10)} == {"before", "early", "late"}
+
+
 def test_a_result_wakes_a_waiter_in_another_process(store: SqlStore, start: Start) -> None:
     waiter = start("""
 with store.watch("t") as watch:
