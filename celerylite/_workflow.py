@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.functional import maybe_list
 from kombu.utils.json import dumps, loads
-from kombu.utils.uuid import uuid
 
 from celerylite import states
 from celerylite._request import Context
@@ -18,6 +17,7 @@ from celerylite._store import ChordPart, ResultRow
 from celerylite.canvas import chord, group, maybe_signature
 from celerylite.exceptions import ChordError, NotRegistered
 from celerylite.result import EagerResult, GroupResult
+from celerylite.utils._ids import uuid
 from celerylite.utils.functional import arity_greater
 from celerylite.utils.log import get_logger
 

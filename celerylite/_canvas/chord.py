@@ -7,13 +7,13 @@ from collections.abc import Iterable, MutableSequence
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.functional import maybe_list
-from kombu.utils.uuid import uuid
 
 from celerylite._canvas.group import _maybe_group, group, stamp_lazily
 from celerylite._canvas.signature import Signature, is_chain, maybe_signature, maybe_unroll_group, new_chain
 from celerylite._state import current_app
 from celerylite.exceptions import CPendingDeprecationWarning
 from celerylite.result import allow_join_result
+from celerylite.utils._ids import uuid
 from celerylite.utils.functional import _regen
 from celerylite.utils.objects import getitem_property
 from celerylite.utils.text import remove_repeating_from_task

@@ -10,7 +10,6 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Self
 
 from kombu.utils.functional import fxrange
-from kombu.utils.uuid import uuid
 
 from celerylite._canvas.signature import (
     Signature,
@@ -24,6 +23,7 @@ from celerylite._canvas.signature import (
 from celerylite._state import current_app
 from celerylite.result import GroupResult
 from celerylite.utils import abstract
+from celerylite.utils._ids import uuid
 from celerylite.utils.functional import _regen, lookahead, regen
 from celerylite.utils.objects import getitem_property
 from celerylite.utils.text import remove_repeating_from_task
@@ -183,16 +183,18 @@ class group(Signature[Any]):
         parent_id: str | None = None,
         group_index: int | None = None,
     ) -> Any:
-        return self.app.GroupResult(
-            *self._freeze_group_tasks(
-                _id=_id,
-                group_id=group_id,
-                chord=chord,
-                root_id=root_id,
-                parent_id=parent_id,
-                group_index=group_index,
-            )
+        gid, results = self._freeze_group_tasks(
+            _id=_id,
+            group_id=group_id,
+            chord=chord,
+            root_id=root_id,
+            parent_id=parent_id,
+            group_index=group_index,
         )
+        # The results of a generator freeze its tasks as they are looked at: all of them now, because
+        # from here on the tasks may be written into a message.
+        len(results)
+        return self.app.GroupResult(gid, results)
 
     _freeze = freeze
 

@@ -6,18 +6,20 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from copy import deepcopy
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeGuard
 
 from kombu.utils.functional import maybe_list, reprcall
-from kombu.utils.uuid import uuid
 
 from celerylite._canvas import stamping
 from celerylite._state import current_app
 from celerylite.utils import abstract
+from celerylite.utils._ids import uuid
 from celerylite.utils.functional import seq_concat_seq
 from celerylite.utils.objects import getitem_property
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from celerylite._canvas.chain import _chain
     from celerylite._canvas.chord import _chord
     from celerylite._canvas.group import group
@@ -26,10 +28,16 @@ if TYPE_CHECKING:
     from celerylite.app.task import Task
     from celerylite.result import AsyncResult, EagerResult
 
+    # With a default, so that plain `Signature` is a complete type.
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
+
 __all__ = ("Signature", "signature", "subtask", "maybe_signature", "maybe_subtask")
 
 S = TypeVar("S", bound="type[Signature[Any]]")
-R = TypeVar("R")
 
 
 @abstract.CallableSignature.register

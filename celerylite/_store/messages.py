@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from celerylite._store import Claimed, CorruptRow, Delivery, MessageState, Outgo
 from celerylite._store.dialect import Dialect
 from celerylite._store.engine import Proof, Statement, Transaction, chunks
 from celerylite._store.schema import Tables
+from celerylite.utils._ids import uuid
 
 __all__ = ("Messages", "new_token", "token_owner")
 
@@ -357,7 +357,7 @@ def _turn(row: Any) -> tuple[int, int]:
 
 def new_token(owner: str) -> str:
     """Names one claim of `owner`; no two are the same, not even after a restart under the same name."""
-    return f"{owner}/{os.urandom(8).hex()}"
+    return f"{owner}/{uuid()}"
 
 
 def token_owner(token: str) -> str:

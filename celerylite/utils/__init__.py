@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kombu.utils.objects import cached_property
-from kombu.utils.uuid import uuid
 
+from ._ids import uuid
 from .functional import chunks, memoize, noop
 from .imports import gen_task_name, import_from_cwd, instantiate
 from .imports import qualname as get_full_cls_name

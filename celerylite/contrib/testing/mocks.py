@@ -8,7 +8,8 @@ from typing import Any
 from unittest.mock import Mock
 
 from kombu.serialization import dumps
-from kombu.utils.uuid import uuid
+
+from celerylite.utils._ids import uuid
 
 __all__ = ("ContextMock", "TaskMessage", "TaskMessage1", "task_message_from_sig")
 
