@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.functional import reprcall
 
 from celerylite.schedules import BaseSchedule, crontab, maybe_schedule, schedule
+from celerylite.utils.log import get_logger
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
@@ -28,12 +30,17 @@ __all__ = (
     "is_exact",
     "latest",
     "read_entry",
+    "row_name",
 )
+
+logger = get_logger("celery.beat")
 
 #: What becomes of runs that were missed: the most recent one is made up for, none, or all of them.
 CATCH_UP = ("once", "skip", "all")
 #: What happens when a run comes due while the one before has not ended.
 OVERLAP = ("allow", "skip", "buffer_one")
+
+_LONGEST_NAME = 255
 
 _KEYS = {"task", "schedule", "args", "kwargs", "options", "relative"}
 _OUR_KEYS = {"timezone", "catch_up", "overlap"}
@@ -83,6 +90,19 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     catch_up: str = "once"
     overlap: str = "allow"
+
+    @property
+    def key(self) -> str:
+        """The name as the database has it."""
+        return row_name(self.name)
+
+
+def row_name(name: str) -> str:
+    """A name in the form that fits the database's columns: the text of a signature may be longer."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name[: _LONGEST_NAME - 17]}-{digest}"
 
 
 @total_ordering
@@ -233,15 +253,18 @@ def read_entry(app: Celery, name: str, given: Any) -> Entry:
             f"beat_schedule[{name!r}]: catch_up {catch_up!r} is for crontabs and intervals, "
             f"got a {type(when).__name__}: leave it out"
         )
+    overlap = _choice(name, "overlap", values.get("overlap", "allow"), OVERLAP)
+    if overlap != "allow":
+        logger.warning("beat_schedule[%r]: overlap %r is not supported yet, runs may overlap", name, overlap)
     return Entry(
-        name=name,
+        name=str(name),
         task=values["task"],
         schedule=when if zone is None else when.in_zone(zone),
         args=values.get("args") or (),
         kwargs=values.get("kwargs") or {},
         options=values.get("options") or {},
         catch_up=catch_up,
-        overlap=_choice(name, "overlap", values.get("overlap", "allow"), OVERLAP),
+        overlap=overlap,
     )
 
 

@@ -19,6 +19,7 @@ from celerylite._entries import (
     is_exact,
     latest,
     read_entry,
+    row_name,
 )
 from celerylite._message import Message
 from celerylite._outbox import Outbox
@@ -138,9 +139,9 @@ class Ticker:
             for name in self._standings.keys() - entries.keys():
                 del self._standings[name]
             for entry in entries.values():
-                known = self._standings.get(entry.name)
+                known = self._standings.get(entry.key)
                 if known is None or known.entry != entry:
-                    self._add(entry, rows.get(entry.name), now)
+                    self._add(entry, rows.get(entry.key), now)
             for name, row in rows.items():
                 # Rows with a definition of their own were added at run time: they are not ours to remove.
                 if row.spec is None and name not in entries and name not in broken:
@@ -186,7 +187,7 @@ class Ticker:
         return _STANDBY_S if self._standby else 0.0
 
     def _push(self, standing: _Standing) -> None:
-        heapq.heappush(self._heap, (standing.wake_at, standing.entry.name))
+        heapq.heappush(self._heap, (standing.wake_at, standing.entry.key))
 
     def _pop_due(self, until: float) -> list[_Standing]:
         """Take what wakes no later than `until` off the heap, and what it has outlived."""
@@ -202,7 +203,7 @@ class Ticker:
     # -- the configuration and the database ------------------------------------------------------------
 
     def _read_entries(self) -> tuple[dict[str, Entry], set[str]]:
-        """The usable entries by name, and the names of the others."""
+        """The usable entries and the names of the others, by the names that the database has for them."""
         conf = self.app.conf
         given = dict(conf.beat_schedule or {})
         if conf.result_expires and not self.app.backend.supports_autoexpire:
@@ -210,16 +211,17 @@ class Ticker:
         entries, broken = {}, set()
         for name, values in given.items():
             try:
-                entries[name] = read_entry(self.app, name, values)
+                entry = read_entry(self.app, name, values)
+                entries[entry.key] = entry
             except Exception:
                 # One entry that cannot be used must not stop the others.
                 logger.exception("beat: Cannot use the entry %r of the schedule, leaving it out.", name)
-                broken.add(name)
+                broken.add(row_name(str(name)))
         return entries, broken
 
     def _add(self, entry: Entry, row: PeriodicRow | None, now: float) -> None:
         # As Celery: what has never run counts from the moment it was first seen.
-        known = row or PeriodicRow(name=entry.name, last_run_at=now)
+        known = row or PeriodicRow(name=entry.key, last_run_at=now)
         standing = _Standing(
             entry=entry,
             last_run_at=now,
@@ -231,7 +233,7 @@ class Ticker:
         if row is None:
             self.store.save_periodic(known)
         self._take_over(standing, known, now)
-        self._standings[entry.name] = standing
+        self._standings[entry.key] = standing
         self._schedule_next(standing, now)
         self._push(standing)
 
@@ -382,7 +384,7 @@ class Ticker:
 
     def _take(self, entry: Entry, tick: _Tick, next_at: float, messages: Iterable[Message]) -> bool:
         outgoing = [self._outgoing(message) for message in messages]
-        taken = self.store.tick(entry.name, tick.key, outgoing, ran_at=tick.ran_at, next_run_at=next_at)
+        taken = self.store.tick(entry.key, tick.key, outgoing, ran_at=tick.ran_at, next_run_at=next_at)
         if not taken:
             logger.debug("beat: Another process has sent the due task %s (%s)", entry.name, entry.task)
         return taken

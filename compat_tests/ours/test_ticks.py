@@ -337,6 +337,16 @@ def test_an_entry_added_later_is_taken_up(
     assert ticker.next_due() == at("08:59:35")
 
 
+def test_a_name_may_be_longer_than_a_column_of_the_database(
+    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+) -> None:
+    ticker = started(**{"a" * 300: 10, "a" * 299 + "b": 10})
+    assert advance(clock, ticker, 10) == 2
+    assert sorted(map(len, app.store.periodic())) == [255, 255]
+    ticker.start()
+    assert len(app.store.periodic()) == 2
+
+
 def test_a_paused_entry_does_not_fire_and_makes_up_for_nothing(
     app: Celery, clock: ManualClock, started: Callable[..., Ticker]
 ) -> None:
