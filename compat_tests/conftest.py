@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import importlib
-import importlib.util
 import logging
 import threading
 import warnings
@@ -159,9 +159,6 @@ def receive() -> Iterator[Callable[..., Any]]:
 def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
     """Put back what a test can change for the next one: apps, receivers, log handlers."""
     library = importlib.import_module(request.config.getoption("--lib"))
-    if importlib.util.find_spec(f"{library.__name__}._state") is None:  # while the core is being built
-        yield
-        return
     with ExitStack() as stack:
         _restore_apps(library, stack)
         _restore_receivers(library, stack)
@@ -173,15 +170,32 @@ def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test of celerylite that leaves a thread or an event loop behind; Celery's are its own affair."""
+    """Fail a test of celerylite that leaves a thread, an asyncio task or a connection behind.
+
+    What Celery leaves is its own affair.
+    """
     if request.config.getoption("--lib") == "celery":
         yield
         return
-    before = set(threading.enumerate())
+    connections = _open_connections()
+    threads, opened = set(threading.enumerate()), set(connections)
     yield
-    left = [thread for thread in threading.enumerate() if thread not in before and not _ends_soon(thread)]
+    left = [thread for thread in threading.enumerate() if thread not in threads and not _ends_soon(thread)]
     assert not left, f"expected no thread to outlive the test, got {left!r}"
     assert not _pending_asyncio_tasks(), "expected no asyncio task to outlive the test"
+    assert connections <= opened, "expected no SQL connection to outlive the test"
+
+
+@functools.cache
+def _open_connections() -> set[int]:
+    """The database connections that SQLAlchemy holds open in this process, kept up to date."""
+    sqlalchemy: Any = importlib.import_module("sqlalchemy")
+    pool: Any = importlib.import_module("sqlalchemy.pool")
+    connections: set[int] = set()
+    sqlalchemy.event.listen(pool.Pool, "connect", lambda raw, record: connections.add(id(raw)))
+    for gone in ("close", "close_detached", "detach"):
+        sqlalchemy.event.listen(pool.Pool, gone, lambda raw, *record: connections.discard(id(raw)))
+    return connections
 
 
 def _ends_soon(thread: threading.Thread) -> bool:
@@ -205,8 +219,9 @@ def _all_asyncio_tasks() -> list[asyncio.Task[Any]]:
 
 def _restore_apps(library: ModuleType, stack: ExitStack) -> None:
     state: Any = importlib.import_module(f"{library.__name__}._state")
-    # Loads lazily; the built-in tasks it declares must be among what is put back.
-    importlib.import_module(f"{library.__name__}.app.builtins")
+    # These load lazily; the tasks they share with all apps must be among what is put back.
+    for name in ("app.builtins", "contrib.testing.tasks"):
+        importlib.import_module(f"{library.__name__}.{name}")
     default, finalizers = state.default_app, set(state._on_app_finalizers)
     state._set_current_app(None)
 

@@ -32,13 +32,13 @@ def settings(_configured: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def project(lib: Any, settings: Any) -> Any:
+def project(lib: Any, settings: Any) -> Iterator[Any]:
     """The app of a Django project, made as Celery's guide says."""
     settings.CELERY_BROKER_URL = "memory://"
     settings.CELERY_RESULT_BACKEND = "cache+memory://"
-    app = lib.Celery("proj")
-    app.config_from_object("django.conf:settings", namespace="CELERY")
-    return app
+    with lib.Celery("proj") as app:
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        yield app
 
 
 def test_settings_are_read_under_their_prefix(project: Any, settings: Any) -> None:
@@ -89,7 +89,6 @@ def test_the_worker_runs_the_tasks_of_the_project(project: Any, start_worker: An
 
     with start_worker(project):
         assert job.delay(1).get(timeout=10) == 2
-    project.close()
 
 
 def test_autodiscovery_takes_the_installed_apps(

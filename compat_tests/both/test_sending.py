@@ -232,13 +232,13 @@ def test_the_check_of_arguments_can_be_turned_off_for_a_task(app: Any) -> None:
     assert job.delay().id
 
 
-def test_the_check_of_arguments_can_be_turned_off_for_an_app(lib: Any, new_app: Callable[..., Any]) -> None:
-    app = lib.Celery("loose", strict_typing=False, broker="memory://", set_as_current=False)
+def test_the_check_of_arguments_can_be_turned_off_for_an_app(lib: Any) -> None:
+    with lib.Celery("loose", strict_typing=False, broker="memory://", backend="cache+memory://") as app:
 
-    @app.task
-    def job(x: int) -> None: ...
+        @app.task
+        def job(x: int) -> None: ...
 
-    assert job.delay().id
+        assert job.delay().id
 
 
 @pytest.mark.parametrize("args", ["text", 1, {"x": 1}])
