@@ -23,6 +23,8 @@ __all__ = ("ResultBase", "KnownResult", "result_from_tuple")
 class ResultBase:
     """What all results share: they may have a parent."""
 
+    __module__ = "celerylite.result"
+
     #: Result of the task before this one, if this is part of a workflow.
     parent: Any = None
 

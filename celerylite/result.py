@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, cast
 
 from celerylite import _awaiting, _clock, states
 from celerylite._ready import Barrier, Ready
@@ -15,7 +15,19 @@ from celerylite._state import _set_task_join_will_block, app_or_default, current
 from celerylite.exceptions import ImproperlyConfigured, TaskRevokedError, TimeoutError
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from celerylite.app.base import Celery
+
+    # With a default, so that plain `AsyncResult` is a complete type.
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
+
+#: Seconds; what is waited for happens within milliseconds of its cause, unless a header goes on.
+_GRACE_S = 0.1
 
 __all__ = (
     "ResultBase",
@@ -28,8 +40,6 @@ __all__ = (
     "allow_join_result",
     "denied_join_result",
 )
-
-R = TypeVar("R")
 
 E_WOULDBLOCK = """\
 Never call result.get() within a task!
@@ -125,8 +135,8 @@ class AsyncResult(KnownResult, Generic[R]):
             assert_will_not_block()
         check = on_interval
         if follow_parents and propagate and self.parent:
-            self._maybe_reraise_parent_error()
-            check = self._checking_parents(on_interval)
+            check = self._checking_parents(on_interval, timeout)
+            check()
         if self._cache:
             if propagate:
                 self.maybe_throw(callback=callback)
@@ -156,13 +166,29 @@ class AsyncResult(KnownResult, Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()
 
-    def _checking_parents(self, on_interval: Callable[[], Any] | None) -> Callable[[], None]:
+    def _checking_parents(
+        self, on_interval: Callable[[], Any] | None, timeout: float | None
+    ) -> Callable[[], None]:
         def check() -> None:
-            self._maybe_reraise_parent_error()
+            try:
+                self._maybe_reraise_parent_error()
+            except Exception:
+                self._let_failure_arrive(timeout)
+                raise
             if on_interval is not None:
                 on_interval()
 
         return check
+
+    def _let_failure_arrive(self, timeout: float | None) -> None:
+        """Wait a moment for the failure of a parent to become ours.
+
+        The body of a chord, and what follows it, fails after the last task of its header has failed. It
+        would be odd to be told of a failure and then to find this result pending.
+        """
+        grace = _GRACE_S if timeout is None else min(timeout, _GRACE_S)
+        with suppress(TimeoutError):
+            self.backend.wait_for_pending(self, timeout=grace, interval=grace, propagate=False)
 
     def _maybe_reraise_parent_error(self) -> None:
         for node in reversed(list(self._parents())):

@@ -23,6 +23,8 @@ class Queues(dict[str, Any]):
     declared: they decide by which queue a message goes, no broker sees them.
     """
 
+    __module__ = "celerylite.app.amqp"
+
     _consume_from: dict[str, Any] | None = None
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
@@ -31,9 +31,19 @@ from celerylite.worker import _execute
 if TYPE_CHECKING:
     from typing import Generic as _Parametrised
 
+    from typing_extensions import ParamSpec, TypeVar
+
     from celerylite.app.base import Celery
     from celerylite.canvas import Signature, chunks, xmap, xstarmap
+
+    # With defaults, so that plain `Task`, which is what code for Celery says, is a complete type.
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
 else:
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
     class _Parametrised:
         """Stands for Generic at run time, and leaves no trace: code looks at the bases of tasks."""
@@ -43,9 +53,6 @@ else:
 
 
 __all__ = ("Context", "Task", "TaskType", "extract_exec_options", "get_actual_ignore_result")
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 #: Celery's name for the metaclass that tasks once had.
 TaskType = type

@@ -354,11 +354,11 @@ def test_a_revoke_lasts_over_a_restart(make_app: MakeApp) -> None:
     def nothing() -> None: ...
 
     before = make_app(celerylite_runtime="off")
-    result = before.task(nothing, name="nothing").apply_async(countdown=3600)
+    result = before.task(name="nothing")(nothing).apply_async(countdown=3600)
     before.control.revoke(result.id)
     before.close()
     after = make_app()
-    after.task(nothing, name="nothing")
+    after.task(name="nothing")(nothing)
     after.start_runtime()
     with pytest.raises(TaskRevokedError):
         after.AsyncResult(result.id).get(timeout=DEADLINE_S)

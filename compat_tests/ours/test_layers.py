@@ -32,8 +32,9 @@ LAYERS = {
     "_request": 1,
     "schedules": 1,
     "_store": 2,
-    "backends": 2,
     "security": 2,
+    # Backends give groups back as results; results ask whatever backend they are given.
+    "backends": 3,
     "result": 3,
     "canvas": 3,
     "_canvas": 3,
@@ -46,6 +47,7 @@ LAYERS = {
     "beat": 4,
     "_ticks": 4,
     "_entries": 4,
+    "_custom_beat": 4,
     "_run": 4,
     "app": 5,
     "loaders": 5,

@@ -10,8 +10,8 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, Field
-from tasks import book_payment, build_report, send_welcome
 from tasks import app as celery_app
+from tasks import book_payment, build_report, send_welcome
 
 WEBHOOK_SECRET = os.environ.get("WEBHOOK_SECRET", "not-a-secret").encode()
 

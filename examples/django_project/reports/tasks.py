@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from reports.models import Report
-
 from celerylite import Task, shared_task
+from reports.models import Report
 
 
 @shared_task(bind=True)

@@ -7,10 +7,10 @@ from django.http import HttpRequest, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
-from reports.models import Report
-from reports.tasks import announce, build_report
 
 from celerylite.result import AsyncResult
+from reports.models import Report
+from reports.tasks import announce, build_report
 
 
 @require_GET
@@ -23,7 +23,7 @@ def index(request: HttpRequest) -> JsonResponse:
 def order(request: HttpRequest) -> JsonResponse:
     with transaction.atomic():
         report = Report.objects.create(title=request.POST["title"])
-        announce.delay_on_commit(report.pk)
+        announce.delay_on_commit(report.pk)  # type: ignore[attr-defined]  # tasks have it under Django
     result = build_report.delay(report.pk)
     return JsonResponse({"report": report.pk, "task": result.id}, status=202)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, request
-from task_app import tasks
 
 from celerylite.result import AsyncResult
+from task_app import tasks
 
 blueprint = Blueprint("tasks", __name__)
 
