@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from celerylite import signals
@@ -29,7 +28,7 @@ _RETRY_S = 5.0
 _NAME = "celerylite.beat_scheduler"
 
 
-def ticker_for(app: Celery, store: Store) -> Ticker | SchedulerTicker:
+def ticker_for(app: Celery, store: Store) -> Ticker:
     """What fires the schedule in a process: our own ticker unless ``beat_scheduler`` is another class."""
     service = Service(app, scheduler_cls=app.conf.beat_scheduler)
     if service.scheduler_class is StoreScheduler:
@@ -37,20 +36,17 @@ def ticker_for(app: Celery, store: Store) -> Ticker | SchedulerTicker:
     return SchedulerTicker(app, store, service)
 
 
-class SchedulerTicker:
+class SchedulerTicker(Ticker):
     """Calls the `tick` of a custom scheduler (django-celery-beat's...) as its `Service` would.
 
-    Same interface as `Ticker`. Such a scheduler knows nothing of other processes, so they take turns of a
+    The interface is that of any ticker, the deciding is the scheduler's. It knows nothing of other processes, so they take turns of a
     few seconds, each a unique row in the database. Whoever had the last turn goes first, so that it changes
     only when a process has gone. The scheduler is made anew, from what it has stored, by whoever takes over.
     """
 
     def __init__(self, app: Celery, store: Store, service: Service) -> None:
-        self.app = app
-        self.store = store
+        super().__init__(app, store)
         self.service = service
-        self._mutex = threading.RLock()
-        self._announced = False
         #: When the last turn began that this process had (epoch seconds).
         self._turn_at = float("-inf")
         self._wake_at = 0.0
@@ -58,6 +54,9 @@ class SchedulerTicker:
     def start(self) -> None:
         """Begin at the next `fire_due`. Repeatable."""
         self._wake_at = 0.0
+
+    def reload(self) -> None:
+        """Nothing to do here: the scheduler looks after its entries itself."""
 
     def next_due(self) -> float | None:
         """When to call `fire_due` (epoch seconds)."""

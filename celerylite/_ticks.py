@@ -172,6 +172,9 @@ class Ticker:
                 self._push(standing)
             return sent
 
+    def close(self) -> None:
+        """Called when the process ends. What there is to know is in the database already."""
+
     def _wants_refresh(self, due: list[_Standing], now: float) -> bool:
         if now >= self._refresh_at or self._was_set_back(now):
             return True

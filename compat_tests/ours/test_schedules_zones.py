@@ -50,24 +50,22 @@ def test_either_day_field_is_enough_in_a_line_of_cron() -> None:
     assert first_or_monday != crontab(minute=0, hour=0, day_of_month=1, day_of_week="mon")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "every day",
-        "* * * *",
-        "* * * * * *",
-        "61 * * * *",
-        "0 0 L * *",
-        "0 0 * * 1#2",
-        "H * * * *",
-        "R * * * *",
-    ],
-)
+UNREADABLE = [
+    "",
+    "every day",
+    "* * * *",
+    "* * * * * *",
+    "61 * * * *",
+    "0 0 L * *",
+    "0 0 * * 1#2",
+    "H * * * *",
+    "R * * * *",
+]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_a_line_that_cannot_be_read_says_what_was_expected(text: str) -> None:
-    with pytest.raises(
-        ValueError, match="schedule: expected a cron line of five fields such as '0 9"
-    ) as refused:
+    with pytest.raises(ValueError, match="expected a cron line of five fields such as '0 9") as refused:
         line(text)
     assert repr(text) in str(refused.value)
 
