@@ -135,8 +135,8 @@ class AsyncResult(KnownResult, Generic[R]):
             assert_will_not_block()
         check = on_interval
         if follow_parents and propagate and self.parent:
+            self._raise_failure_of_parent(timeout)
             check = self._checking_parents(on_interval, timeout)
-            check()
         if self._cache:
             if propagate:
                 self.maybe_throw(callback=callback)
@@ -170,15 +170,18 @@ class AsyncResult(KnownResult, Generic[R]):
         self, on_interval: Callable[[], Any] | None, timeout: float | None
     ) -> Callable[[], None]:
         def check() -> None:
-            try:
-                self._maybe_reraise_parent_error()
-            except Exception:
-                self._let_failure_arrive(timeout)
-                raise
+            self._raise_failure_of_parent(timeout)
             if on_interval is not None:
                 on_interval()
 
         return check
+
+    def _raise_failure_of_parent(self, timeout: float | None) -> None:
+        try:
+            self._maybe_reraise_parent_error()
+        except Exception:
+            self._let_failure_arrive(timeout)
+            raise
 
     def _let_failure_arrive(self, timeout: float | None) -> None:
         """Wait a moment for the failure of a parent to become ours.
