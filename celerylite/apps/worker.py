@@ -71,6 +71,9 @@ class Worker(WorkController):
     SIGTERM and the first SIGINT wait for what runs; one more of either, or SIGQUIT, does not.
     """
 
+    #: Whether a signal asked for the end.
+    _signalled = False
+
     def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
         self.quiet = quiet
         self.app.finalize()
@@ -175,8 +178,10 @@ class Worker(WorkController):
             return  # Windows has no SIGQUIT.
 
         def handle(signum: int, frame: FrameType | None) -> None:
+            # Set before anything is done: the second signal may come while the first is handled.
+            insists, self._signalled = self._signalled, True
             with in_sighandler():
-                self._on_signal(name, "Cold" if self.should_stop else how, exitcode)
+                self._on_signal(name, "Cold" if insists else how, exitcode)
 
         signal.signal(number, handle)
 

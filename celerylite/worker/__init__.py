@@ -150,8 +150,17 @@ class Runtime:
         self._slots.close()
         self._keeper.stop()
         _settlement.patiently(self._give_back_held, self._stopping)
-        if not self._slots.wait_idle(self._grace(grace)):
+        try:
+            if not self._slots.wait_idle(self._grace(grace)):
+                self._end_running()
+        except BaseException:
+            # A signal handler raised: whoever sent the signal does not want to wait any longer.
             self._end_running()
+            raise
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
         self._pool.stop(0.2)
         self._steps.stop(2.0)
         self._deadlines.stop()

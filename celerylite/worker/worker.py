@@ -212,7 +212,7 @@ class WorkController:
 
     def terminate(self, in_sighandler: bool = False) -> None:
         """As `stop`, without waiting for what runs."""
-        self.stop(in_sighandler, exitcode=EX_FAILURE if self.exitcode is None else None, grace=0.0)
+        self.stop(in_sighandler, exitcode=EX_FAILURE, grace=0.0)
 
     def reload(
         self, modules: Iterable[str] | None = None, reload: bool = False, reloader: Any = None
