@@ -29,19 +29,29 @@ _NAME = "celerylite.beat_scheduler"
 
 
 def ticker_for(app: Celery, store: Store) -> Ticker:
-    """What fires the schedule in a process: our own ticker unless ``beat_scheduler`` is another class."""
+    """What fires the schedule in a process: our own ticker unless ``beat_scheduler`` is another class.
+
+    A class that cannot be loaded is logged, and what the configuration has is fired without it: the
+    setting of a beat elsewhere must not keep a web application from starting.
+    """
     service = Service(app, scheduler_cls=app.conf.beat_scheduler)
-    if service.scheduler_class is StoreScheduler:
-        return Ticker(app, store)
-    return SchedulerTicker(app, store, service)
+    try:
+        custom = service.scheduler_class is not StoreScheduler
+    except Exception:
+        logger.exception(
+            "beat: Cannot load the scheduler %r, firing beat_schedule without it.", service.scheduler_cls
+        )
+        custom = False
+    return SchedulerTicker(app, store, service) if custom else Ticker(app, store)
 
 
 class SchedulerTicker(Ticker):
     """Calls the `tick` of a custom scheduler (django-celery-beat's...) as its `Service` would.
 
-    The interface is that of any ticker, the deciding is the scheduler's. It knows nothing of other processes, so they take turns of a
-    few seconds, each a unique row in the database. Whoever had the last turn goes first, so that it changes
-    only when a process has gone. The scheduler is made anew, from what it has stored, by whoever takes over.
+    The interface is that of any ticker, the deciding is the scheduler's. It knows nothing of other
+    processes, so they take turns of a few seconds, each a unique row in the database. Whoever had the last
+    turn goes first, so that it changes only when a process has gone. Whoever takes over makes the scheduler
+    anew, from what it has stored.
     """
 
     def __init__(self, app: Celery, store: Store, service: Service) -> None:

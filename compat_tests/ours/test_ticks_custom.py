@@ -68,6 +68,14 @@ def test_our_own_ticker_serves_the_default(app: Celery) -> None:
     assert isinstance(ticker_for(app, app.store), Ticker)
 
 
+def test_a_scheduler_that_cannot_be_loaded_is_logged_and_done_without(
+    app: Celery, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.conf.beat_scheduler = "no_such_package.schedulers:DatabaseScheduler"
+    assert type(ticker_for(app, app.store)) is Ticker
+    assert "no_such_package.schedulers:DatabaseScheduler" in caplog.text
+
+
 def test_a_custom_scheduler_sends_what_is_due(app: Celery, clock: ManualClock) -> None:
     ticker = ticker_for(app, app.store)
     assert isinstance(ticker, SchedulerTicker)
