@@ -41,7 +41,7 @@ class Control:
         self._revocations = Statement(lambda: sa.select(sa.func.count()).select_from(revoked))
 
     def revoke(self, tx: Transaction, task_ids: Iterable[str], until: float) -> None:
-        for task_id in dict.fromkeys(task_ids):
+        for task_id in sorted(set(task_ids)):
             tx.run(self._revoke, task_id=task_id, until=until)
         tx.changes.letters = True
 

@@ -173,12 +173,19 @@ class SqlStore(Store):
             self._results.save_run(tx, settlement.run)
         published = self._messages.insert(tx, settlement.publish) if settlement.publish else []
         for part in settlement.chord_parts:
-            # The counter last but one: its row is what other processes wait for.
-            if self._chords.add(tx, part) and settlement.on_chord_complete is not None:
-                published += self._messages.insert(tx, [settlement.on_chord_complete(part.group_id)])
+            tx.defer(part.group_id, functools.partial(self._count, tx, settlement, part, published))
         if settlement.close_chord is not None:
-            self._chords.close(tx, settlement.close_chord)
+            tx.defer(
+                settlement.close_chord, functools.partial(self._chords.close, tx, settlement.close_chord)
+            )
         return published
+
+    def _count(
+        self, tx: Transaction, settlement: Settlement, part: ChordPart, published: list[Delivery | None]
+    ) -> None:
+        if self._chords.add(tx, part) and settlement.on_chord_complete is not None:
+            # The list that `settle` returns, once this is committed.
+            published += self._messages.insert(tx, [settlement.on_chord_complete(part.group_id)])
 
     def _release(self, tx: Transaction, settlement: Settlement) -> None:
         delivery = settlement.delivery

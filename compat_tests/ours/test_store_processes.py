@@ -114,6 +114,39 @@ say(*mine)
     assert sorted(claimed, key=int) == [str(i) for i in range(400)]
 
 
+def test_processes_that_settle_parts_of_the_same_chords_send_each_body_once(
+    store: SqlStore, start: Start
+) -> None:
+    store.publish([out(str(i), queue="parts") for i in range(120)])
+    program = """
+from concurrent.futures import ThreadPoolExecutor
+owner = f"owner-{os.getpid()}"
+join(store, owner)
+say("ready")
+sys.stdin.readline()
+def settle(delivery):
+    number = int(delivery.message.id)
+    # In opposite orders, so that transactions meet head-on.
+    groups = range(4) if number % 2 else reversed(range(4))
+    parts = tuple(
+        _store.ChordPart(group_id=f"g{g}", size=120, index=number, task_id=str(number), state="SUCCESS")
+        for g in groups
+    )
+    store.settle(success(delivery, chord_parts=parts, on_chord_complete=lambda g: out(g, queue="bodies")))
+with ThreadPoolExecutor(4) as pool:
+    while "parts" in store.queue_lengths():
+        list(pool.map(settle, store.claim(owner, ["parts"], 8).deliveries))
+say("done")
+"""
+    settlers = [start(program) for _ in range(3)]
+    assert [line(each) for each in settlers] == ["ready"] * 3
+    for each in settlers:
+        go(each)
+    assert [line(each) for each in settlers] == ["done"] * 3
+    assert sorted(each.message.id for each in store.waiting(100)) == ["g0", "g1", "g2", "g3"]
+    assert all(len(store.chord_parts(f"g{g}")) == 120 for g in range(4))
+
+
 def test_what_publish_returned_for_survives_a_kill(store: SqlStore, start: Start) -> None:
     publisher = start("""
 number = 0
