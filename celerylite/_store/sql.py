@@ -95,6 +95,7 @@ class SqlStore(Store):
         self._wakeup = Wakeup(database, self._look)
         self._writer = Writer(database, self._wakeup.announce)
         self._wakeup.writer = self._writer
+        self._pid = os.getpid()
         _open_stores.add(self)
 
     # -- publishing ---------------------------------------------------------------------------------
@@ -377,6 +378,10 @@ class SqlStore(Store):
         self.database.close()
 
     def after_fork(self) -> None:
+        # Once per process: the second caller must not undo what was begun since the first.
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
         self.database.after_fork()
         self._writer.after_fork()
         self._wakeup.after_fork()

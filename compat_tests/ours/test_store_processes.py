@@ -209,8 +209,8 @@ waiting = threading.Event()
 end = store.on_new_messages(waiting.set)
 child = os.fork()
 if child == 0:
-    store.after_fork()
     store.publish([out("child")])
+    store.after_fork()  # a second time, which changes nothing
     store.publish_soon([out("child-soon")]).result(10)
     store.close()
     os._exit(0)
