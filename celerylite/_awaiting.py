@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import get_running_loop, to_thread, wrap_future
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ("in_thread",)
+__all__ = ("get_running_loop", "in_thread", "to_thread", "wrap_future")
 
 T = TypeVar("T")
 

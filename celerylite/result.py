@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, cast
 
-from celerylite import _awaiting, _clock, states
+from celerylite import _clock, states
+from celerylite._lazy import lazy_module
 from celerylite._ready import Barrier, Ready
 from celerylite._result_members import Members
 from celerylite._result_meta import KnownResult, ResultBase, result_from_tuple
@@ -17,12 +18,16 @@ from celerylite.exceptions import ImproperlyConfigured, TaskRevokedError, Timeou
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from celerylite import _awaiting
     from celerylite.app.base import Celery
 
     # With a default, so that plain `AsyncResult` is a complete type.
     R = TypeVar("R", default=Any)
 else:
     from typing import TypeVar
+
+    # asyncio is for programs that have it already.
+    _awaiting = lazy_module("celerylite._awaiting")
 
     R = TypeVar("R")
 
@@ -143,16 +148,24 @@ class AsyncResult(KnownResult, Generic[R]):
             known: Any = self.result
             return cast("R", known)
         self.backend.add_pending_result(self)
-        waited: R = self.backend.wait_for_pending(
-            self,
-            timeout=timeout,
-            interval=interval,
-            on_interval=check,
-            no_ack=no_ack,
-            propagate=propagate,
-            callback=callback,
-            on_message=on_message,
-        )
+        try:
+            waited: R = self.backend.wait_for_pending(
+                self,
+                timeout=timeout,
+                interval=interval,
+                on_interval=check,
+                no_ack=no_ack,
+                propagate=propagate,
+                callback=callback,
+                on_message=on_message,
+            )
+        except TimeoutError:
+            raise
+        except Exception:
+            if check is not on_interval:
+                # The failure that all others come from, whichever we were told of first.
+                self._maybe_reraise_parent_error()
+            raise
         return waited
 
     wait = get

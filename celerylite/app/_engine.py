@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import sys
@@ -12,21 +11,32 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
-
-from kombu.common import oid_from
+from uuid import NAMESPACE_OID, getnode, uuid3
 
 from celerylite import signals
+from celerylite._lazy import lazy_module
 from celerylite._message import Message
 from celerylite._outbox import current_outbox
-from celerylite._store import Outgoing, Store, open_store
-from celerylite._ticks import Ticker
 from celerylite.app import _database
 from celerylite.app.utils import sanitize_url
 from celerylite.utils.log import get_logger
-from celerylite.worker import Runtime, queues_of
+
+# What an app needs when it publishes or runs, not when it is made: 60 ms of an import.
+if TYPE_CHECKING:
+    from celerylite import _awaiting, _store, _ticks
+    from celerylite import worker as _worker
+else:
+    _awaiting = lazy_module("celerylite._awaiting")
+    _store = lazy_module("celerylite._store")
+    _ticks = lazy_module("celerylite._ticks")
+    _worker = lazy_module("celerylite.worker")
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from celerylite._store import Store
     from celerylite.app.base import Celery
+    from celerylite.worker import Runtime
 
 __all__ = ("Engine", "default_argv", "process_oid", "run_command_line", "thread_oid")
 
@@ -60,7 +70,7 @@ class Engine:
 
     def _open_store(self) -> Store:
         conf, database = self.conf, self._database
-        store = open_store(
+        store = _store.open_store(
             database.url,
             durability=conf.celerylite_durability,
             lease=float(conf.celerylite_lease),
@@ -83,7 +93,7 @@ class Engine:
     def _publish(self, message: Message, connection: Any = None) -> None:
         """Send one message: into the caller's transaction, the outbox of the context, or the database."""
         if connection is not None and hasattr(connection, "execute"):
-            self.store.publish_in(connection, [Outgoing(message=message)])
+            self.store.publish_in(connection, [_store.Outgoing(message=message)])
             return
         outbox = current_outbox()
         if outbox is not None:
@@ -93,19 +103,19 @@ class Engine:
         if runtime is not None:
             runtime.publish([message])
         else:
-            self.store.publish([Outgoing(message=message)])
+            self.store.publish([_store.Outgoing(message=message)])
 
     async def _publish_soon(self, messages: Sequence[Message]) -> None:
         """Commit messages without blocking the running loop."""
         if not messages:
             return
         # Opening the database and starting the runtime block; after the first time this is an attribute.
-        runtime = self._runtime or await asyncio.to_thread(self._runtime_for_publishing)
+        runtime = self._runtime or await _awaiting.to_thread(self._runtime_for_publishing)
         if runtime is not None:
-            await asyncio.wrap_future(runtime.publish_soon(messages))
+            await _awaiting.wrap_future(runtime.publish_soon(messages))
             return
-        await asyncio.to_thread(lambda: self.store)
-        await asyncio.wrap_future(self.store.publish_soon([Outgoing(message=m) for m in messages]))
+        await _awaiting.to_thread(lambda: self.store)
+        await _awaiting.wrap_future(self.store.publish_soon([_store.Outgoing(message=m) for m in messages]))
 
     def _runtime_for_publishing(self) -> Runtime | None:
         if self._runtime is not None:
@@ -139,14 +149,14 @@ class Engine:
                 return self._runtime
             app.loader.init_worker()
             app.finalize()
-            runtime = Runtime(
+            runtime = _worker.Runtime(
                 app,
                 self.store,
-                queues=queues_of(app, queues),
+                queues=_worker.queues_of(app, queues),
                 concurrency=concurrency,
                 hostname=hostname,
                 loop=loop,
-                ticker=Ticker(app, self.store) if self._fires_schedule(beat) else None,
+                ticker=_ticks.Ticker(app, self.store) if self._fires_schedule(beat) else None,
             )
             if worker is None:
                 signals.worker_init.send(sender=runtime)
@@ -176,12 +186,12 @@ class Engine:
     @asynccontextmanager
     async def runtime(self, **options: Any) -> AsyncIterator[Runtime]:
         """Run tasks inside the block, coroutines on the loop of the caller: ``async with app.runtime():``."""
-        loop = asyncio.get_running_loop()
-        runtime = await asyncio.to_thread(lambda: self.start_runtime(loop=loop, **options))
+        loop = _awaiting.get_running_loop()
+        runtime = await _awaiting.to_thread(lambda: self.start_runtime(loop=loop, **options))
         try:
             yield runtime
         finally:
-            await asyncio.to_thread(self.stop_runtime)
+            await _awaiting.to_thread(self.stop_runtime)
 
     def drain(self, timeout: float | None = None) -> None:
         """Wait until nothing that is due waits or runs; TimeoutError after `timeout` seconds. Blocks."""
@@ -286,9 +296,14 @@ def run_command_line(app: Celery, argv: list[str] | None) -> Any:
 
 def process_oid(app: Any) -> str:
     """An id of `app` in this process."""
-    return str(oid_from(app, threads=False))
+    return _oid(app, 0)
 
 
 def thread_oid(app: Any) -> str:
     """An id of `app` in this thread."""
-    return str(oid_from(app, threads=True))
+    return _oid(app, threading.get_ident())
+
+
+def _oid(app: Any, thread: int) -> str:
+    # A name-based UUID of where the app lives, so that the same place has the same id.
+    return str(uuid3(NAMESPACE_OID, f"{getnode():x}-{os.getpid():x}-{thread:x}-{id(app):x}"))

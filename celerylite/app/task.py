@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
 
 from celerylite import _state
+from celerylite._lazy import lazy_module
 from celerylite._outbox import Outbox
 from celerylite._request import Context
 from celerylite._request import actual_ignore_result as get_actual_ignore_result
@@ -26,7 +27,6 @@ from celerylite.utils import abstract, deprecated, uuid
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.serialization import raise_with_context
 from celerylite.utils.threads import LocalStack
-from celerylite.worker import _execute
 
 if TYPE_CHECKING:
     from typing import Generic as _Parametrised
@@ -35,12 +35,16 @@ if TYPE_CHECKING:
 
     from celerylite.app.base import Celery
     from celerylite.canvas import Signature, chunks, xmap, xstarmap
+    from celerylite.worker import _execute
 
     # With defaults, so that plain `Task`, which is what code for Celery says, is a complete type.
     P = ParamSpec("P", default=...)
     R = TypeVar("R", default=Any)
 else:
     from typing import ParamSpec, TypeVar
+
+    # Only what runs a task needs it, not what declares one.
+    _execute = lazy_module("celerylite.worker._execute")
 
     P = ParamSpec("P")
     R = TypeVar("R")
