@@ -229,6 +229,7 @@ def chord_part(app: Celery, request: Any, state: str, value: Any) -> ChordPart |
         group_id=request.group,
         size=request.chord.get("chord_size") or 0,
         added=request.get("chord_added", 0),
+        extra=bool(request.chord.get("chord_extra")),
         index=_LAST_INDEX if index is None else index,
         task_id=request.id,
         state=state,

@@ -27,6 +27,9 @@ __all__ = ("_chord",)
 #: Say when the header is to start; the body starts when the header is done.
 _DELAYS: tuple[str, ...] = ("countdown", "eta")
 
+#: What is written on a body for counting the parts, beside the keys of a signature.
+_BODY_NOTES = frozenset({"chord_size", "chord_extra"})
+
 #: Options that belong to the body.
 _LINKS: tuple[str, ...] = ("link", "link_error")
 
@@ -57,8 +60,8 @@ class _chord(Signature[Any]):
 
     @classmethod
     def from_dict(cls, d: dict[str, Any], app: Celery | None = None) -> _chord:
-        # A chord that is itself the body of one brings that one's size along.
-        fields = {key: value for key, value in d.items() if key != "chord_size"}
+        # A chord that is itself the body of one brings along what that one noted on it.
+        fields = {key: value for key, value in d.items() if key not in _BODY_NOTES}
         args, fields["kwargs"] = cls._unpack_args(**fields["kwargs"])
         return cls(*args, app=app, **fields)
 

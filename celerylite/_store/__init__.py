@@ -143,8 +143,10 @@ class ChordPart:
     #: Members in the header; the chord is complete when as many different parts have settled. 0 where this
     #: part does not know: of a header that is made while it is sent, only the last part may.
     size: int
-    #: Members that this part added to the header while it ran.
+    #: Members that this part added to the header while it ran, which the chord waits for too.
     added: int = 0
+    #: Whether this is such a member, and not one of `size`.
+    extra: bool = False
     index: int
     task_id: str
     state: str

@@ -22,9 +22,8 @@ class Chords:
         chords, parts = tables.chords, tables.chord_parts
         group: sa.BindParameter[str] = sa.bindparam("group")
         size = sa.case((chords.c.size == 0, sa.bindparam("size", type_=sa.Integer)), else_=chords.c.size)
-        added = sa.bindparam("added", type_=sa.Integer)
         self._open = Statement(
-            lambda: dialect.insert_ignore(chords, ["group_id", "size", "done", "body", "created_at"])
+            lambda: dialect.insert_ignore(chords, ["group_id", "size", "done", "awaited", "body", "created_at"])
         )
         self._add = Statement(
             lambda: dialect.insert_ignore(parts, ["group_id", "task_id", "part", "state", "result"])
@@ -33,11 +32,15 @@ class Chords:
             lambda: (
                 chords.update()
                 .where(chords.c.group_id == group, chords.c.closed_at.is_(None))
-                .values(done=chords.c.done + 1 - added, size=size)
+                .values(
+                    done=chords.c.done + sa.bindparam("counts", type_=sa.Integer),
+                    awaited=chords.c.awaited + sa.bindparam("awaits", type_=sa.Integer),
+                    size=size,
+                )
             )
         )
         self._progress = Statement(
-            lambda: sa.select(chords.c.done, chords.c.size).where(chords.c.group_id == group)
+            lambda: sa.select(chords.c.done, chords.c.size, chords.c.awaited).where(chords.c.group_id == group)
         )
         self._close = Statement(
             lambda: chords.update().where(chords.c.group_id == group).values(closed_at=sa.bindparam("now"))
@@ -63,6 +66,7 @@ class Chords:
             group_id=part.group_id,
             size=part.size,
             done=0,
+            awaited=0,
             body=part.body,
             created_at=_clock.time(),
         )
@@ -76,13 +80,21 @@ class Chords:
         )
         if not added:
             return False
-        if not tx.run(self._count, group=part.group_id, size=part.size, added=part.added):
+        counted = tx.run(
+            self._count,
+            group=part.group_id,
+            size=part.size,
+            counts=0 if part.extra else 1,
+            awaits=part.added - (1 if part.extra else 0),
+        )
+        if not counted:
             # The body has gone out: a part that settles again must not begin a second chord.
             tx.run(self._drop_parts, group=part.group_id)
             return False
-        done, size = tx.rows(self._progress, group=part.group_id)[0]
-        # A member that was added lowers what is done, as the size may not be known yet.
-        return bool(size and done == size)
+        done, size, awaited = tx.rows(self._progress, group=part.group_id)[0]
+        # Added members are counted apart: one may settle before the part that tells of it. They may even
+        # be more than were told of, when a part that added some was tried again.
+        return bool(size and done == size and awaited <= 0)
 
     def close(self, tx: Transaction, group_id: str) -> None:
         """Drop the parts; the chord's own row stays, closed, until it is pruned."""

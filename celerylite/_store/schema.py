@@ -238,6 +238,7 @@ def _chords(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("group_id", _Key, primary_key=True),
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("done", sa.Integer(), nullable=False),
+        sa.Column("awaited", sa.Integer(), nullable=False),
         sa.Column("body", _LongText, nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False, index=True),
         sa.Column("closed_at", sa.Double(), index=True),

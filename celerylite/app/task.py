@@ -594,7 +594,8 @@ class Task(_Parametrised[P, R]):
         sig.set(
             group_id=self.request.group,
             group_index=self.request.group_index,
-            chord=self.request.chord,
+            # Marked, so that it is not taken for one of those that the chord began with.
+            chord={**self.request.chord, "chord_extra": True},
             root_id=self.request.root_id,
         )
         result = sig.freeze()

@@ -402,10 +402,10 @@ def test_a_chord_waits_for_the_part_that_knows_its_size(store: SqlStore) -> None
 
 
 def test_a_chord_waits_for_members_that_were_added_while_it_ran(store: SqlStore) -> None:
-    assert ended(store, replace(part("adds", 2), added=2)) == []
+    assert ended(store, replace(part("added", 2), extra=True)) == []
     assert ended(store, part("other", 2)) == []
-    assert ended(store, part("added", 2)) == []
-    assert ended(store, part("added too", 2)) == ["body"]
+    assert ended(store, replace(part("adds", 2), added=2)) == []
+    assert ended(store, replace(part("added too", 2), extra=True)) == ["body"]
 
 
 def test_a_part_that_settles_twice_counts_once(store: SqlStore) -> None:
