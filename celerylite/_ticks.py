@@ -163,14 +163,27 @@ class Ticker:
         with self._mutex:
             until = now - self._delay()
             due = self._pop_due(until)
-            if self._wants_refresh(due, now):
-                self._refresh(now)
+            self._refresh_before(due, now)
             sent = 0
             for standing in due:
                 if standing.wake_at <= until:
                     sent += self._fire(standing, now)
                 self._push(standing)
             return sent
+
+    def _refresh_before(self, due: list[_Standing], now: float) -> None:
+        """Read what others have written, if it matters now. Without the database nothing is due."""
+        if not self._wants_refresh(due, now):
+            return
+        try:
+            self._refresh(now)
+        except Exception:
+            logger.exception(
+                "beat: Cannot read the last runs, trying again in %s.", humanize_seconds(_RETRY_S)
+            )
+            self._refresh_at = now + _RETRY_S
+            for standing in due:
+                standing.wake_at = now + _RETRY_S
 
     def close(self) -> None:
         """Called when the process ends. What there is to know is in the database already."""

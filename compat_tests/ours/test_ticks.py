@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from celerylite import Celery, _clock, _ticks, beat, signals
 from celerylite._clock import ManualClock
@@ -367,6 +368,21 @@ def test_a_clock_that_was_ahead_does_not_silence_an_entry(
     clock.advance(-400 * 86400)
     assert advance(clock, ticker, 130) == 2
     assert advance(clock, started(), 60) == 1
+
+
+def test_a_database_that_is_away_delays_ticks_and_loses_none(
+    app: Celery, clock: ManualClock, started: Callable[..., Ticker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("no database")
+
+    ticker = started(a=10, b=crontab())
+    with monkeypatch.context() as outage:
+        outage.setattr(app.store, "periodic", away)
+        outage.setattr(app.store, "tick", away)
+        assert advance(clock, ticker, 31) == 0
+    assert advance(clock, ticker, 5) == 2
+    assert sent(app.store) == ["08:59:40", "09:00:00"]
 
 
 def test_a_laptop_that_slept_fires_once_when_it_wakes(
