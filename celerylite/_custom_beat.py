@@ -89,9 +89,12 @@ class SchedulerTicker(Ticker):
                 return 0
 
     def close(self) -> None:
-        """Have the scheduler store what it knows."""
+        """Have the scheduler store what it knows. Does not raise: the process is about to end."""
         with self._mutex:
-            self._let_go()
+            try:
+                self._let_go()
+            except Exception:
+                logger.exception("beat: Cannot close the scheduler %r.", self.service.scheduler_cls)
 
     def _has_turn(self, now: float) -> bool:
         turn_at = now // _TURN_S * _TURN_S

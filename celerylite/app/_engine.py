@@ -23,12 +23,12 @@ from celerylite.utils.log import get_logger
 
 # What an app needs when it publishes or runs, not when it is made: 60 ms of an import.
 if TYPE_CHECKING:
-    from celerylite import _awaiting, _store, _ticks
+    from celerylite import _awaiting, _custom_beat, _store
     from celerylite import worker as _worker
 else:
     _awaiting = lazy_module("celerylite._awaiting")
     _store = lazy_module("celerylite._store")
-    _ticks = lazy_module("celerylite._ticks")
+    _custom_beat = lazy_module("celerylite._custom_beat")
     _worker = lazy_module("celerylite.worker")
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Engine:
                 concurrency=concurrency,
                 hostname=hostname,
                 loop=loop,
-                ticker=_ticks.Ticker(app, self.store) if self._fires_schedule(beat) else None,
+                ticker=_custom_beat.ticker_for(app, self.store) if self._fires_schedule(beat) else None,
             )
             if worker is None:
                 signals.worker_init.send(sender=runtime)

@@ -149,6 +149,8 @@ class Runtime:
         # In this order: nothing new is claimed, what is held goes back, then the running ones may finish.
         self._slots.close()
         self._keeper.stop()
+        if self._ticker is not None:
+            self._ticker.close()
         _settlement.patiently(self._give_back_held, self._stopping)
         try:
             if not self._slots.wait_idle(self._grace(grace)):
