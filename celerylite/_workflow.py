@@ -226,7 +226,7 @@ def chord_part(app: Celery, request: Any, state: str, value: Any) -> ChordPart |
     encoded = backend.encode(backend.encode_result(value, state))
     index = request.group_index
     return ChordPart(
-        group_id=request.group,
+        group_id=request.chord.get("chord_run") or request.group,
         size=request.chord.get("chord_size") or 0,
         added=request.get("chord_added", 0),
         extra=bool(request.chord.get("chord_extra")),
@@ -255,12 +255,13 @@ def send_chord_body(
 ) -> Failed:
     """Send `body` with the values of `parts`, or fail it if one of them failed.
 
-    `parent_id` is the header's task that was done last. Returns what fails: nothing if all is well.
+    `group_id` is the one in `parts`. `parent_id` is the header's task that was done last. Returns what
+    fails: nothing if all is well.
     """
     callback = maybe_signature(body, app=app)
     options = {"parent_id": parent_id, "root_id": root_id or callback.options.get("root_id")}
     try:
-        values = _values(app, group_id, parts)
+        values = _values(app, _header_of(group_id), parts)
     except ChordError as exc:
         logger.exception("Chord %r raised: %r", group_id, exc)
         return fail_chord_body(app, callback, exc)
@@ -270,6 +271,11 @@ def send_chord_body(
         logger.exception("Chord %r raised: %r", group_id, exc)
         return fail_chord_body(app, callback, _chord_error(f"Callback error: {exc!r}", exc))
     return Failed()
+
+
+def _header_of(run: str) -> str:
+    """The id of the header's group; a chord frozen before counts each of its runs under ``group/run``."""
+    return run.rpartition("/")[0] or run
 
 
 def _values(app: Celery, group_id: str, parts: Sequence[ChordPart]) -> list[Any]:

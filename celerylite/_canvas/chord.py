@@ -28,7 +28,7 @@ __all__ = ("_chord",)
 _DELAYS: tuple[str, ...] = ("countdown", "eta")
 
 #: What is written on a body for counting the parts, beside the keys of a signature.
-_BODY_NOTES = frozenset({"chord_size", "chord_extra"})
+_BODY_NOTES = frozenset({"chord_size", "chord_extra", "chord_run"})
 
 #: Options that belong to the body.
 _LINKS: tuple[str, ...] = ("link", "link_error")
@@ -193,6 +193,9 @@ class _chord(Signature[Any]):
             body.options.update(self._body_options(options))
         if is_chain(body):
             body._unroll_chords(app)
+        if "task_id" in body.options:
+            # Frozen before, so that the same ids may be sent again: each time is a count of its own.
+            body["chord_run"] = f"{group_id}/{uuid()[:8]}"
         body_result = body.freeze(task_id or uuid(), group_id=group_id, root_id=root_id)
         _strip_chord_header_links(body)
         # What the chord is itself part of follows its body, not its header.

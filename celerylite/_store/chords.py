@@ -23,7 +23,9 @@ class Chords:
         group: sa.BindParameter[str] = sa.bindparam("group")
         size = sa.case((chords.c.size == 0, sa.bindparam("size", type_=sa.Integer)), else_=chords.c.size)
         self._open = Statement(
-            lambda: dialect.insert_ignore(chords, ["group_id", "size", "done", "awaited", "body", "created_at"])
+            lambda: dialect.insert_ignore(
+                chords, ["group_id", "size", "done", "awaited", "body", "created_at"]
+            )
         )
         self._add = Statement(
             lambda: dialect.insert_ignore(parts, ["group_id", "task_id", "part", "state", "result"])
@@ -40,7 +42,9 @@ class Chords:
             )
         )
         self._progress = Statement(
-            lambda: sa.select(chords.c.done, chords.c.size, chords.c.awaited).where(chords.c.group_id == group)
+            lambda: sa.select(chords.c.done, chords.c.size, chords.c.awaited).where(
+                chords.c.group_id == group
+            )
         )
         self._close = Statement(
             lambda: chords.update().where(chords.c.group_id == group).values(closed_at=sa.bindparam("now"))
