@@ -175,13 +175,11 @@ class Engine:
             runtime, self._runtime = self._runtime, None
         if runtime is None:
             return
-        try:
-            runtime.stop(grace)
-        finally:
-            app = cast("Celery", self)
-            app.loader.shutdown_worker()
-            signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
-            signals.worker_shutdown.send(sender=self._worker)
+        runtime.stop(grace)
+        app = cast("Celery", self)
+        app.loader.shutdown_worker()
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        signals.worker_shutdown.send(sender=self._worker)
 
     @asynccontextmanager
     async def runtime(self, **options: Any) -> AsyncIterator[Runtime]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from celerylite import VERSION_BANNER, _clock, platforms, signals
 from celerylite.app.utils import sanitize_url
-from celerylite.exceptions import WorkerTerminate
 from celerylite.loaders.app import AppLoader
 from celerylite.platforms import EX_FAILURE, EX_OK, check_privileges
 from celerylite.utils.imports import qualname
@@ -180,6 +179,7 @@ class Worker(WorkController):
         def handle(signum: int, frame: FrameType | None) -> None:
             # Set before anything is done: the second signal may come while the first is handled.
             insists, self._signalled = self._signalled, True
+            self.exitcode = EX_FAILURE if insists else exitcode
             with in_sighandler():
                 self._on_signal(name, "Cold" if insists else how, exitcode)
 
@@ -191,9 +191,9 @@ class Worker(WorkController):
         _write(f"worker: {how} shutdown (MainProcess)")
         signals.worker_shutting_down.send(sender=self.hostname, sig=name, how=how, exitcode=exitcode)
         if how == "Cold":
-            # Out of wherever the main thread waits: `start` takes it from there.
-            raise WorkerTerminate(EX_FAILURE)
-        self.stop(in_sighandler=True, exitcode=exitcode)
+            self.terminate(in_sighandler=True)
+        else:
+            self.stop(in_sighandler=True)
 
     @staticmethod
     def _say(what: Any) -> None:

@@ -24,7 +24,7 @@ from celerylite.utils import uuid
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.log import get_logger
 from celerylite.utils.nodenames import default_nodename
-from celerylite.worker import _chords, _execute, _settlement
+from celerylite.worker import _chords, _execute, _report, _settlement
 from celerylite.worker._coroutines import LoopThread
 from celerylite.worker._execution import Execution, request_of
 from celerylite.worker._keeper import Keeper
@@ -152,17 +152,8 @@ class Runtime:
         if self._ticker is not None:
             self._ticker.close()
         _settlement.patiently(self._give_back_held, self._stopping)
-        try:
-            if not self._slots.wait_idle(self._grace(grace)):
-                self._end_running()
-        except BaseException:
-            # A signal handler raised: whoever sent the signal does not want to wait any longer.
+        if not self._slots.wait_idle(self._grace(grace)):
             self._end_running()
-            raise
-        finally:
-            self._leave()
-
-    def _leave(self) -> None:
         self._pool.stop(0.2)
         self._steps.stop(2.0)
         self._deadlines.stop()
@@ -172,6 +163,10 @@ class Runtime:
         except OperationalError as exc:
             logger.warning("could not say goodbye to the database: %r; the lease will run out", exc)
         logger.info("%s stopped.", self.hostname, extra={"action": "stopped"})
+
+    def hurry(self) -> None:
+        """Have `stop`, running or to come, wait no longer for what runs."""
+        self._slots.hurry()
 
     def _grace(self, grace: float | None) -> float:
         if grace is not None:
@@ -392,7 +387,9 @@ class Runtime:
 
     def _turn_away(self, delivery: Delivery) -> None:
         if self.store.begin([delivery]):
-            _execute.run(self.execution(delivery))
+            x = self.execution(delivery)
+            _execute.prepare(x)
+            self._conclude(x)
 
     def _start_schedule(self) -> float | None:
         if self._ticker is not None:
@@ -442,8 +439,7 @@ class Runtime:
     def _run_here(self, x: Execution) -> None:
         _execute.prepare(x)
         if x.entered:
-            with LimitedRun.in_thread(self, x):
-                _execute.perform(x)
+            LimitedRun.in_thread(self, x).perform()
         self._conclude(x)
 
     def _begin_coroutine(self, delivery: Delivery) -> None:
@@ -477,10 +473,18 @@ class Runtime:
             self._launch(delivery)
 
     def _conclude(self, x: Execution) -> None:
+        self._take_decision(x)
         try:
             _execute.conclude(x)
         finally:
             self.forget_execution(x)
+
+    def _take_decision(self, x: Execution, abandon: bool = False) -> bool:
+        """Whether the caller is the one who settles `x`: the first to ask, and nobody after."""
+        with self._mutex:
+            first, x.decided = not x.decided, True
+            x.abandoned = x.abandoned or (first and abandon)
+            return first
 
     def execution(self, delivery: Delivery) -> Execution:
         """The record of a delivery that is about to run; it counts as running until it is forgotten."""
@@ -527,17 +531,21 @@ class Runtime:
     def decide(self, x: Execution, exc: BaseException) -> bool:
         """Settle a running call from outside: time limit, termination, end of the process.
 
-        What the task itself finds later is discarded. False when it had been settled before.
+        What the task itself finds later is discarded, and its place is the caller's to give away. False
+        when it is being settled already.
         """
+        if not self._take_decision(x, abandon=True):
+            return False
         stand_in = self._stand_in(x, exc)
         try:
             _execute.judge(stand_in)
             _execute.settle(stand_in)
         except ClaimLost:
-            return False
-        x.abandoned = True
-        self.forget_execution(x)
-        copy_context().run(self._tell_decided, stand_in)
+            _report.outcome_discarded(stand_in)
+        else:
+            copy_context().run(self._tell_decided, stand_in)
+        finally:
+            self.forget_execution(x)
         return True
 
     def _stand_in(self, x: Execution, exc: BaseException) -> Execution:

@@ -47,6 +47,7 @@ class Slots:
         self._promised = 0
         self._held: dict[Kind, list[tuple[int, int, Delivery]]] = {kind: [] for kind in limits}
         self._running = 0
+        self._hurried = False
         #: Messages wait in the database behind the ones in memory.
         self._backlog = False
         self._closed = False
@@ -168,9 +169,16 @@ class Slots:
             self._idle.notify_all()
 
     def wait_idle(self, timeout: float | None) -> bool:
-        """Wait until nothing runs; False after `timeout` real seconds."""
+        """Wait until nothing runs; False after `timeout` real seconds or once told to `hurry`."""
         with self._mutex:
-            return self._idle.wait_for(lambda: self._running == 0, timeout)
+            self._idle.wait_for(lambda: self._running == 0 or self._hurried, timeout)
+            return self._running == 0
+
+    def hurry(self) -> None:
+        """End every `wait_idle`, now and later."""
+        with self._mutex:
+            self._hurried = True
+            self._idle.notify_all()
 
     def wait_change(self, timeout: float | None) -> bool:
         """Wait until a task ends; False after `timeout` real seconds."""

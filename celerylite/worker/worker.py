@@ -6,6 +6,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
+from enum import Enum
+from queue import SimpleQueue
 from typing import Any
 
 from celerylite import _clock, signals
@@ -47,6 +49,13 @@ _SETTINGS = {
 }
 
 
+class _Request(Enum):
+    """What the thread that waits in `start` is told."""
+
+    STOP = "stop, or hurry if that is being done"
+    DONE = "it is done"
+
+
 class WorkController:
     """Runs the tasks of an app until it is stopped. Takes the arguments of Celery's worker."""
 
@@ -61,7 +70,8 @@ class WorkController:
         self.app = app or self.app
         self.hostname = default_nodename(hostname)
         self.startup_time = _clock.utcnow()
-        self._over = threading.Event()
+        # A queue of this kind may be put to from a signal handler; an Event may not be set there.
+        self._requests: SimpleQueue[_Request] = SimpleQueue()
         self._stop_mutex = threading.Lock()
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
@@ -172,8 +182,7 @@ class WorkController:
         """Run tasks until `stop` or `terminate` is called, here or elsewhere. Blocks; sets `exitcode`."""
         try:
             self.begin()
-            self._over.wait()
-            self.stop(exitcode=self.exitcode or EX_OK)
+            self._wait()
         except WorkerTerminate:
             self.terminate()
         except SystemExit as exc:
@@ -192,6 +201,23 @@ class WorkController:
         )
         self.ready_callback(self)
 
+    def _wait(self) -> None:
+        """Wait for a request to stop, and obey; whoever asks once more does not want to wait."""
+        runtime = self.runtime
+        self._requests.get()
+        # In a thread: this one, where the handlers of signals are called, stays free to hear the next.
+        stopping = threading.Thread(target=self._stop_and_tell, name="celerylite-stop")
+        stopping.start()
+        while self._requests.get() is not _Request.DONE:
+            runtime.hurry()
+        stopping.join()
+
+    def _stop_and_tell(self) -> None:
+        try:
+            self.stop()
+        finally:
+            self._requests.put(_Request.DONE)
+
     def stop(
         self, in_sighandler: bool = False, exitcode: int | None = None, *, grace: float | None = None
     ) -> None:
@@ -201,17 +227,22 @@ class WorkController:
         """
         if exitcode is not None:
             self.exitcode = exitcode
-        self._over.set()
         if in_sighandler:
+            self._requests.put(_Request.STOP)
             return
         with self._stop_mutex:
-            if self.runtime is not None:
-                self.app.stop_runtime(threading.TIMEOUT_MAX if grace is None else grace)
-                self.runtime = None
-                self.on_stopped()
+            if self.runtime is None:
+                return  # Somebody else stopped it.
+            self.app.stop_runtime(threading.TIMEOUT_MAX if grace is None else grace)
+            self.runtime = None
+            self.on_stopped()
+            # For `start`, which may wait in another thread.
+            self._requests.put(_Request.STOP)
 
     def terminate(self, in_sighandler: bool = False) -> None:
         """As `stop`, without waiting for what runs."""
+        if in_sighandler:
+            self._requests.put(_Request.STOP)
         self.stop(in_sighandler, exitcode=EX_FAILURE, grace=0.0)
 
     def reload(
@@ -228,11 +259,6 @@ class WorkController:
             elif reload:
                 logger.debug("reloading module %s", name)
                 reload_from_cwd(sys.modules[name], reloader)
-
-    @property
-    def should_stop(self) -> bool:
-        """Whether somebody asked for the end."""
-        return self._over.is_set()
 
     def info(self) -> dict[str, Any]:
         uptime = _clock.utcnow() - self.startup_time
