@@ -22,6 +22,7 @@ LAYERS = {
     "local": 0,
     "utils": 0,
     "_clock": 0,
+    "_lazy": 0,
     "_einfo": 0,
     "_cron": 0,
     "platforms": 0,
