@@ -146,6 +146,8 @@ class Engine:
         app = cast("Celery", self)
         with self._engine_mutex:
             if self._runtime is not None:
+                if loop is not None:
+                    self._runtime.use_loop(loop)
                 return self._runtime
             app.loader.init_worker()
             app.finalize()

@@ -188,6 +188,10 @@ class Runtime:
             else:
                 self.decide(x, reason)
 
+    def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run coroutines on `loop`, the program's own, from now on."""
+        self._loop.adopt(loop)
+
     @property
     def stop_event(self) -> threading.Event:
         """Set once `stop` was called."""
@@ -322,9 +326,19 @@ class Runtime:
         return known - self._paused
 
     def _fill_all(self) -> None:
-        for kind in Kind:
+        for kind in self._slots.waiting_kinds():
             while (delivery := self._next(kind)) is not None:
                 self._launch(delivery)
+
+    def _next_of(self, kind: Kind) -> Delivery | None:
+        """The message that `kind` goes on with. Where kinds share places, others may have their turn."""
+        waiting = self._slots.waiting_kinds()
+        if not waiting:
+            return None
+        delivery = self._next(kind) if waiting[0] is kind else None
+        if waiting != [kind]:
+            self._fill_all()
+        return delivery
 
     def _next(self, kind: Kind) -> Delivery | None:
         """The next held message that may start, marked as started; its place is taken."""
@@ -434,7 +448,7 @@ class Runtime:
                 if x.abandoned:
                     return  # Another thread has this one's place.
             self._release(Kind.THREAD)
-            delivery = self._next(Kind.THREAD)
+            delivery = self._next_of(Kind.THREAD)
 
     def _run_here(self, x: Execution) -> None:
         _execute.prepare(x)
@@ -468,7 +482,7 @@ class Runtime:
         if x.abandoned:
             return  # Its place was given away when it was.
         self._release(Kind.LOOP)
-        delivery = self._next(Kind.LOOP)
+        delivery = self._next_of(Kind.LOOP)
         if delivery is not None:
             self._launch(delivery)
 

@@ -71,15 +71,19 @@ class Interruptible:
 
     def interrupt(self, exc: BaseException) -> None:
         """Raise `exc` inside the coroutine where it waits. Must be called on the loop's thread."""
-        if self._task is None or self._task.done():
+        if self._task is not None and self._task.done():
             return  # It has ended by itself.
         self._pending = exc
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     @types.coroutine
     def _drive(self) -> Generator[Any, Any, Any]:
         send: Callable[[Any], Any] = self._coroutine.send
         value: Any = None
+        if self._pending is not None:
+            # The limit was over before it began.
+            value, send, self._pending = self._pending, self._coroutine.throw, None
         while True:
             try:
                 awaited = send(value)
@@ -106,9 +110,16 @@ class LoopThread:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._mutex = threading.Lock()
-        self._loop = loop
+        #: The program's own loop, if there is one; otherwise that of our thread.
+        self._adopted = loop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run coroutines on `loop`, the program's own, from now on. Those that run stay where they are."""
+        with self._mutex:
+            self._adopted = loop
 
     def run(
         self,
@@ -149,6 +160,8 @@ class LoopThread:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._mutex:
+            if self._adopted is not None:
+                return self._adopted
             if self._loop is None:
                 ready = threading.Event()
                 self._thread = threading.Thread(

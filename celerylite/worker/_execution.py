@@ -67,6 +67,8 @@ class Execution:
     entered: bool = False
     #: The message could not be read, or its task is not known.
     unread: bool = False
+    #: Somebody has begun to settle an outcome; there is no second one. See `Runtime.decide`.
+    decided: bool = False
     #: Another thread decided the outcome (time limit, termination); what this one finds is discarded.
     abandoned: bool = False
 

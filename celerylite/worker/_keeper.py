@@ -67,7 +67,8 @@ class Keeper:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._unsubscribe()
+        unsubscribe, self._unsubscribe = self._unsubscribe, lambda: None
+        unsubscribe()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 

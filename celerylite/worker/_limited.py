@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from celerylite.exceptions import SoftTimeLimitExceeded
@@ -41,7 +40,7 @@ class LimitedRun:
 
     @classmethod
     def in_thread(cls, runtime: Runtime, x: Execution) -> LimitedRun:
-        """A run in the calling thread: use it as a context manager around the call."""
+        """A run in the calling thread: see `perform`."""
         guard = ThreadGuard()
         run = cls(runtime, x, guard.interrupt)
         run._guard = guard
@@ -65,17 +64,13 @@ class LimitedRun:
         if self._coroutine is not None:
             loop.call(self._coroutine.interrupt, exc())
 
-    def __enter__(self) -> LimitedRun:
+    def perform(self) -> None:
+        """Call the task in this thread, its limits running. Raises nothing."""
         self._set_limits()
-        if self._guard is not None:
-            self._guard.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._guard is not None:
-            self._guard.__exit__(kind, value, trace)
+        late = (self._guard or ThreadGuard()).run(partial(_execute.perform, self._x))
+        if late is not None and self._x.raised is None:
+            # It was told to stop when it had just returned: the limit was over all the same.
+            self._x.raised = late
         self.close()
 
     def interrupt(self, exc: type[BaseException]) -> None:

@@ -7,7 +7,6 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 from kombu.utils.limits import TokenBucket
 
@@ -19,40 +18,64 @@ __all__ = ("Deadlines", "RateLimits", "ThreadGuard")
 
 
 class ThreadGuard:
-    """Marks the time in which a thread runs a task, so that another may raise an exception inside it.
+    """One run of a task in a thread, so that another thread may raise an exception inside it.
 
     Python delivers such an exception at the next bytecode: a thread that waits in C code gets it when
     that call returns. Method: `PyThreadState_SetAsyncExc` of the C API.
     """
 
-    __slots__ = ("_mutex", "_raised", "_thread_id")
+    __slots__ = ("_early", "_ended", "_mutex", "_thread_id")
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._thread_id: int | None = None
-        self._raised = False
+        #: Asked for before the run had begun.
+        self._early: type[BaseException] | None = None
+        self._ended = False
 
-    def __enter__(self) -> ThreadGuard:
-        self._thread_id = threading.get_ident()
-        return self
+    def run(self, work: Callable[[], None]) -> BaseException | None:
+        """Call `work` in this thread. Returns what was raised and not caught inside it; raises nothing.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+        `interrupt` may have an effect at any bytecode in here, and has none any more once this returned.
+        """
+        late: BaseException | None = None
+        try:
+            try:
+                self._begin()
+                work()
+            finally:
+                self._end()
+        except BaseException as exc:
+            late = exc
+        # Again, and once more: an interrupt may have come before the one above had its effect.
+        try:
+            self._end()
+        except BaseException as exc:
+            late = exc
+            self._end()
+        return late
+
+    def _begin(self) -> None:
         with self._mutex:
-            thread_id, self._thread_id = self._thread_id, None
-            if self._raised and thread_id is not None:
-                # Not delivered yet, or already: either way it must not hit what comes after the task.
-                _set_async_exception(thread_id, None)
+            self._thread_id = threading.get_ident()
+            early = self._early
+        if early is not None:
+            raise early
+
+    def _end(self) -> None:
+        with self._mutex:
+            self._ended, self._thread_id = True, None
+        # Not delivered yet, or already: either way it must not hit what comes after the task.
+        _set_async_exception(threading.get_ident(), None)
 
     def interrupt(self, exc: type[BaseException]) -> bool:
-        """Raise `exc` inside the thread; False when it does not run the task (any more)."""
+        """Raise `exc` inside the run; False when it has ended."""
         with self._mutex:
-            if self._thread_id is None:
-                return False
-            self._raised = True
-            _set_async_exception(self._thread_id, exc)
-            return True
+            if self._thread_id is not None:
+                _set_async_exception(self._thread_id, exc)
+            elif not self._ended:
+                self._early = exc
+            return not self._ended
 
 
 def _set_async_exception(thread_id: int, exc: type[BaseException] | None) -> None:

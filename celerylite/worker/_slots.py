@@ -126,6 +126,12 @@ class Slots:
             self._give(kind)
             return self._backlog and self._count_held() <= self._room // 2
 
+    def waiting_kinds(self) -> list[Kind]:
+        """The kinds of which messages are held, the one whose turn it is first."""
+        with self._mutex:
+            heads = {kind: held[0][:2] for kind, held in self._held.items() if held}
+        return sorted(heads, key=lambda kind: heads[kind])
+
     def _take(self, kind: Kind) -> bool:
         if self._free[kind] <= 0 or self._free_total <= 0:
             return False
