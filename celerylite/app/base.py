@@ -18,6 +18,7 @@ from kombu.utils.imports import symbol_by_name as kombu_symbol_by_name
 from kombu.utils.objects import cached_property
 
 from celerylite import _autostart, _clock, _state, canvas, platforms, signals
+from celerylite._lazy import lazy_module
 from celerylite.app import _engine, backends, builtins
 from celerylite.app._decorator import TaskDecorator, make_task, warn_if_taken
 from celerylite.app._pending import PendingConfiguration
@@ -49,8 +50,12 @@ from celerylite.utils.objects import mro_lookup
 from celerylite.utils.time import timezone as zones
 
 if TYPE_CHECKING:
+    from celerylite.app import trace as _trace
     from celerylite.app.amqp import AMQP
     from celerylite.canvas import Signature
+else:
+    # Runs tasks: loaded by the first one that does.
+    _trace = lazy_module("celerylite.app.trace")
 
 __all__ = ("Celery",)
 
@@ -300,6 +305,10 @@ class Celery(TaskDecorator, _engine.Engine):
         task.bind(self)
         add_autoretry_behaviour(task, **options)
         return task
+
+    def prepare_task(self, task: Any) -> None:
+        """Let libraries that wrap ``app.trace.build_tracer`` see a task before its first call."""
+        task.__trace__ = _trace.build_tracer(task.name, task, self.loader, app=self)
 
     def register_task(self, task: Any, **options: Any) -> Any:
         """Register an instance (or class) of `Task`; needed for class-based tasks only."""

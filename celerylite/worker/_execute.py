@@ -129,6 +129,8 @@ def resolve(x: Execution) -> None:
     x.request.update(body.embed, args=body.args, kwargs=body.kwargs)
     if x.task is None:
         _fail_unread(x, NotRegistered(x.name))
+    elif x.task.__trace__ is None:
+        x.app.prepare_task(x.task)
 
 
 def _fail_unread(x: Execution, exc: Exception) -> None:
@@ -407,6 +409,8 @@ class _EagerSite:
 
 def run_eagerly(call: EagerCall) -> Any:
     """Run a call in this thread and return its EagerResult; retries follow on the spot."""
+    if call.task.__trace__ is None:
+        call.app.prepare_task(call.task)
     x = Execution(
         app=call.app,
         site=_EagerSite(propagates=call.throw),
