@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from celerylite import _clock
+from celerylite import _clock, worker
 from celerylite._state import _set_task_join_will_block
 from celerylite.result import allow_join_result
 from celerylite.utils.dispatch import Signal
 from celerylite.utils.nodenames import anon_nodename
-from celerylite.worker import WorkController
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
@@ -39,7 +38,7 @@ for _signal in (test_worker_starting, test_worker_started, test_worker_stopped):
     _signal.__test__ = False  # type: ignore[attr-defined]
 
 
-class TestWorkController(WorkController):
+class TestWorkController(worker.WorkController):
     """A worker that others can wait for until it is up."""
 
     # pytest collects what is called Test...
@@ -81,7 +80,7 @@ def start_worker(
     longer than `shutdown_timeout` seconds to stop.
     """
     test_worker_starting.send(sender=app)
-    worker = None
+    controller = None
     try:
         with _start_worker_thread(
             app,
@@ -92,12 +91,12 @@ def start_worker(
             perform_ping_check=perform_ping_check,
             shutdown_timeout=shutdown_timeout,
             **kwargs,
-        ) as worker:
+        ) as controller:
             if perform_ping_check:
                 _ping(app, ping_task_timeout)
-            yield worker
+            yield controller
     finally:
-        test_worker_stopped.send(sender=app, worker=worker)
+        test_worker_stopped.send(sender=app, worker=controller)
 
 
 def _ping(app: Celery, timeout: float) -> None:
@@ -121,7 +120,7 @@ def _start_worker_thread(
     if perform_ping_check:
         assert "celery.ping" in app.tasks
     kwargs.setdefault("hostname", anon_nodename())
-    worker = WorkController(
+    controller = WorkController(
         app=app,
         concurrency=concurrency,
         pool=pool,
@@ -134,14 +133,14 @@ def _start_worker_thread(
         **kwargs,
     )
     # Here and not in a thread: what keeps the worker from starting is raised at once.
-    worker.begin()
-    worker.ensure_started()
+    controller.begin()
+    controller.ensure_started()
     _set_task_join_will_block(False)
     try:
-        yield worker
+        yield controller
     finally:
         begun = _clock.monotonic()
-        worker.stop(grace=shutdown_timeout)
+        controller.stop(grace=shutdown_timeout)
         if _clock.monotonic() - begun >= shutdown_timeout:
             raise RuntimeError(
                 "Worker thread failed to exit within the allocated timeout. "
