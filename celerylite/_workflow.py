@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,10 @@ logger = get_logger(__name__)
 
 #: Place of a member that has none (added to a chord that was already running): after all others.
 _LAST_INDEX = 2**31 - 1
+
+
+#: Key beside an encoded exception: the errbacks that were called for it.
+_TOLD = "errbacks_told"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,7 +136,7 @@ def _fail_chain(
     state: str = states.FAILURE,
     store_result: bool = True,
 ) -> Failed:
-    """Everything in `chain`, bodies of chords included, fails like the call before it."""
+    """Everything in `chain`, bodies of chords and tasks of groups included, fails like the call before it."""
     failed = Failed()
     waiting = deque(chain or ())
     while waiting:
@@ -142,16 +146,24 @@ def _fail_chain(
         reported = (
             context.chord and context.id and app.backend.get_state(context.id) in states.PROPAGATE_STATES
         )
-        if store_result and state in states.PROPAGATE_STATES and context.id:
+        # A chain has the id of its last step, a group reports to a chord by its tasks.
+        kind = step.get("subtask_type")
+        if store_result and state in states.PROPAGATE_STATES and context.id and kind != "chain":
             failed.results.append(
                 app.backend.result_row(context.id, exc, state, traceback=traceback, request=context)
             )
-        if not reported:
+        if not reported and kind != "group":
             _add_part(failed, chord_part(app, context, state, exc))
-        body = (step.get("kwargs") or {}).get("body") if step.get("subtask_type") == "chord" else None
-        if body is not None:
-            waiting.append(body)
+        waiting.extend(_steps_inside(step))
     return failed
+
+
+def _steps_inside(step: Any) -> list[Any]:
+    """What would have run in the place of `step`, when it stands for several calls."""
+    kind, parts = step.get("subtask_type"), step.get("kwargs") or {}
+    if kind == "chord":
+        return [parts["body"]] if parts.get("body") is not None else []
+    return list(parts.get("tasks") or ()) if kind in ("group", "chain") else []
 
 
 def _context_of(sig: Any) -> Context:
@@ -285,7 +297,9 @@ def _values(app: Celery, group_id: str, parts: Sequence[ChordPart]) -> list[Any]
         value = None if part.result is None else app.backend.decode(part.result)
         if part.state in states.PROPAGATE_STATES:
             exc = app.backend.exception_to_python(value)
-            raise _chord_error(f"Dependency {part.task_id} raised {exc!r}", exc)
+            error = _chord_error(f"Dependency {part.task_id} raised {exc!r}", exc)
+            vars(error)[_TOLD] = value.get(_TOLD, ()) if isinstance(value, dict) else ()
+            raise error
         values[part.task_id] = value
     # Only a header whose members are groups themselves was saved; its shape is not in the parts.
     header = app.GroupResult.restore(group_id, backend=app.backend)
@@ -321,7 +335,9 @@ def fail_chord_body(app: Celery, callback: Any, exc: BaseException) -> Failed:
 
 def _fail_single_body(app: Celery, callback: Any, exc: BaseException) -> Failed:
     callback.options.setdefault("task_id", uuid())
-    context = _failed_request(callback, callback.options.get("link_error"))
+    told = vars(exc).get(_TOLD, ())
+    errbacks = [sig for sig in maybe_list(callback.options.get("link_error")) or [] if sig not in told]
+    context = _failed_request(callback, errbacks)
     try:
         _call_errbacks(app, context, exc, None)
     except Exception as errback_exc:
@@ -383,5 +399,19 @@ def _failed_member(app: Celery, context: Context, exc: BaseException) -> Failed:
     failed.results.append(
         app.backend.result_row(context.id, exc, states.FAILURE, traceback=None, request=context)
     )
-    _add_part(failed, chord_part(app, context, states.FAILURE, exc))
+    part = chord_part(app, context, states.FAILURE, exc)
+    if part is not None:
+        failed.chord_parts.append(_noting_errbacks(app, part, context.errbacks))
     return failed
+
+
+def _noting_errbacks(app: Celery, part: ChordPart, errbacks: list[Any]) -> ChordPart:
+    """`part` with the errbacks that were told of its failure: an outer chord need not tell them again.
+
+    ``chord.link_error`` gives an errback to the chords in the header too, which must not multiply it.
+    """
+    value = app.backend.decode(part.result)
+    if not isinstance(value, dict):
+        return part  # a pickled exception: nothing can be noted on it
+    encoded = app.backend.encode({**value, _TOLD: [*value.get(_TOLD, ()), *errbacks]})
+    return replace(part, result=encoded if isinstance(encoded, bytes) else encoded.encode())
