@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from celerylite import _workflow
 from celerylite._state import connect_on_app_finalize
 from celerylite.canvas import chord as _chord
 from celerylite.canvas import chunks as _chunks
@@ -134,7 +135,9 @@ def _send_body(app: Celery, header: Any, body: Any) -> None:
 def _fail_body(app: Celery, body: Any, reason: str, cause: Any) -> None:
     error = ChordError(reason)
     error.__cause__ = cause if isinstance(cause, Exception) else None
-    app.backend.chord_error_from_stack(callback=body, exc=error)
+    # Stored at once: whoever sent this task by name does not count the parts, so nothing is settled.
+    for row in _workflow.fail_chord_body(app, body, error).results:
+        app.backend.save_row(row)
 
 
 @_for_every_app
