@@ -1,4 +1,4 @@
-"""Which processes start an app's runtime by themselves: those that serve, as real servers show, and no other."""
+"""Which processes start a runtime by themselves: those that serve, as real servers show, and no others."""
 
 from __future__ import annotations
 
@@ -40,8 +40,11 @@ _PROJECT = {
         app.conf.celerylite_runtime = os.environ.get("RUNTIME", "auto")
 
         @app.task
-        def add(x, y):
-            return x + y
+        def say(what):
+            tell(what)
+
+        if os.environ.get("SCHEDULE"):
+            app.conf.beat_schedule = {"often": {"task": "jobs.say", "schedule": 0.2, "args": ("due",)}}
     """,
     "site_wsgi.py": """
         import jobs
@@ -100,10 +103,14 @@ class Notes:
 
     def next(self, what: str) -> int:
         """Wait for the next note, which is `what`, and give the process it is from."""
+        return self.next_of(what)[1]
+
+    def next_of(self, *possible: str) -> tuple[str, int]:
+        """Wait for the next note, which is one of these."""
         self._socket.settimeout(_DEADLINE_S)
-        told, pid = self._accept()
-        assert told == what
-        return pid
+        told = self._accept()
+        assert told[0] in possible
+        return told
 
     def rest(self) -> list[tuple[str, int]]:
         """Everything that was told by now."""
@@ -318,3 +325,30 @@ def test_a_preloading_master_under_run_with_an_app_starts_no_runtime(start: Star
     assert master.pid not in workers
     master.terminate()
     assert {notes.next("stopped"), notes.next("stopped")} == workers
+
+
+def test_a_server_runs_what_was_left_though_no_request_comes(start: Start, notes: Notes) -> None:
+    call = start(*module("celerylite", "-A", "jobs", "call", "jobs.say", "-a", '["ran"]'))
+    assert call.wait(_DEADLINE_S) == 0
+    server = start(*_ONE_PROCESS["uvicorn"])
+    told = {notes.next_of("started", "ran"), notes.next_of("started", "ran")}
+    assert told == {("started", server.pid), ("ran", server.pid)}
+
+
+def test_a_server_fires_the_schedule_though_no_request_comes(start: Start, notes: Notes) -> None:
+    server = start(*_ONE_PROCESS["uvicorn"], SCHEDULE="1")
+    assert notes.next("started") == server.pid
+    assert notes.next("due") == server.pid
+    assert notes.next("due") == server.pid
+
+
+def test_a_server_that_is_killed_leaves_its_task_to_the_next_one(start: Start, notes: Notes) -> None:
+    first = start(*_ONE_PROCESS["uvicorn"])
+    assert notes.next("started") == first.pid
+    first.kill()
+    first.wait(_DEADLINE_S)
+    call = start(*module("celerylite", "-A", "jobs", "call", "jobs.say", "-a", '["ran"]'))
+    assert call.wait(_DEADLINE_S) == 0
+    second = start(*_ONE_PROCESS["app.run()"])
+    told = {notes.next_of("started", "ran"), notes.next_of("started", "ran")}
+    assert told == {("started", second.pid), ("ran", second.pid)}
