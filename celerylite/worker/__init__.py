@@ -155,9 +155,10 @@ class Runtime:
         if not self._slots.wait_idle(self._grace(grace)):
             self._end_running()
         self._pool.stop(0.2)
+        # The loop before the steps: what it cancels has still to be concluded.
+        self._loop.stop()
         self._steps.stop(2.0)
         self._deadlines.stop()
-        self._loop.stop()
         try:
             self.store.leave(self.owner)
         except OperationalError as exc:
@@ -182,11 +183,21 @@ class Runtime:
         with self._mutex:
             left = list(self._running.values())
         for x in left:
-            reason = WorkerLostError(f"Worker stopped while {x.name}[{x.id}] was running")
-            if x.delivery is not None and x.task is not None and x.task.acks_late:
-                self.store.give_back([x.delivery])
-            else:
-                self.decide(x, reason)
+            try:
+                self._end_now(x)
+            except Exception:
+                logger.exception("could not end %s[%s]; whoever comes next will find it lost", x.name, x.id)
+
+    def _end_now(self, x: Execution) -> None:
+        with self._mutex:
+            run = self._limited.get(x.id)
+        delivery = x.delivery
+        if delivery is None or x.task is None or not x.task.acks_late:
+            self.decide(x, WorkerLostError(f"Worker stopped while {x.name}[{x.id}] was running"))
+        elif self._take_decision(x, abandon=True):
+            _settlement.patiently(lambda: self.store.give_back([delivery]), self._stopping)
+        if run is not None and x.abandoned:
+            run.interrupt(SystemExit)
 
     def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run coroutines on `loop`, the program's own, from now on."""

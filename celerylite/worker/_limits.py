@@ -69,8 +69,10 @@ class ThreadGuard:
         _set_async_exception(threading.get_ident(), None)
 
     def interrupt(self, exc: type[BaseException]) -> bool:
-        """Raise `exc` inside the run; False when it has ended."""
+        """Raise `exc` inside the run; False when it has ended, or when it is the run itself that asks."""
         with self._mutex:
+            if self._thread_id == threading.get_ident():
+                return False
             if self._thread_id is not None:
                 _set_async_exception(self._thread_id, exc)
             elif not self._ended:

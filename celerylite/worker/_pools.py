@@ -30,13 +30,17 @@ class ThreadPool:
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._started = 0
+        self._stopped = False
 
     def submit(self, job: Job) -> None:
         """Run `job` in one of the threads, soon.
 
         When no thread can be started any more (the interpreter is ending), runs it here.
         """
-        if self._has_thread_for_one_more():
+        if self._stopped:
+            # The last words of what was interrupted by the stop: a thread that ends with them.
+            threading.Thread(target=job, name=f"{self._name}-late", daemon=True).start()
+        elif self._has_thread_for_one_more():
             self._jobs.put(job)
         else:
             job()
@@ -93,6 +97,7 @@ class ThreadPool:
     def stop(self, timeout: float = 5.0) -> bool:
         """End the threads after what they do now; False when one did not end in `timeout` seconds."""
         with self._mutex:
+            self._stopped = True
             threads = list(self._threads)
         for _ in threads:
             self._jobs.put(None)

@@ -193,14 +193,16 @@ class Program:
 
 
 #: What every program of a test begins with.
-PRELUDE = """
+PRELUDE = r"""
 import os, sys, threading, time
 from pathlib import Path
 from celerylite import Celery, chain, chord, group
 app = Celery("program")
 app.conf.update(celerylite_beat="off")
 def say(*words):
-    print(*words, flush=True)
+    # One write: several threads say something.
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 """
 
 
