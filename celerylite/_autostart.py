@@ -357,6 +357,16 @@ def _hook_uwsgi(uwsgi: Any) -> None:
     uwsgi._celerylite_hooked = True
     uwsgi.post_fork_hook = _after(getattr(uwsgi, "post_fork_hook", None), serving)
     uwsgi.atexit = _after(getattr(uwsgi, "atexit", None), stopped_serving)
+    if uwsgi.worker_id():
+        # lazy-apps: the fork is past, the program is being loaded, and nothing tells when that is done.
+        threading.Thread(target=_when_loaded, args=(uwsgi,), name="celerylite-uwsgi", daemon=True).start()
+
+
+def _when_loaded(uwsgi: Any) -> None:
+    waiting = threading.Event()
+    while not any(worker["apps"] for worker in uwsgi.workers() if worker["id"] == uwsgi.worker_id()):
+        waiting.wait(0.1)
+    serving()
 
 
 def _after(first: Callable[[], object] | None, then: Callable[[], None]) -> Callable[[], None]:

@@ -186,7 +186,15 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", name, *arguments)
 
 
+def uwsgi(*options: str) -> tuple[str, ...]:
+    program = str(Path(sys.executable).with_name("uwsgi"))
+    socket = ("--http-socket", "127.0.0.1:0", "--enable-threads", "--die-on-term")
+    return (program, *socket, "-H", sys.prefix, "--master", "--processes", "2", *options)
+
+
 def needs(command: tuple[str, ...]) -> None:
+    if command[0].endswith("uwsgi") and not Path(command[0]).exists():
+        pytest.skip("uwsgi is not installed")
     for name in ("hypercorn", "daphne", "granian", "waitress"):
         if name in command and importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
@@ -216,6 +224,8 @@ def test_a_server_of_one_process_starts_the_runtime_and_stops_it_at_sigterm(
 
 
 _WORKERS = {
+    "uwsgi": uwsgi("--module", "site_wsgi:app"),
+    "uwsgi --lazy-apps": uwsgi("--module", "site_wsgi:app", "--lazy-apps"),
     "gunicorn": module("gunicorn", "-b", "127.0.0.1:0", "-w", "2", "site_wsgi:app"),
     "gunicorn --preload": module("gunicorn", "-b", "127.0.0.1:0", "-w", "2", "--preload", "site_wsgi:app"),
     "gunicorn -k gthread": module(
