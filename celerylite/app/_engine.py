@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_OID, getnode, uuid3
 
-from celerylite import signals
+from celerylite import _clock, signals
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
 from celerylite._outbox import current_outbox
@@ -229,12 +229,14 @@ class Engine:
         runtime = self._runtime
         if runtime is None:
             return  # Stopped before.
+        end = _clock.monotonic() + float(self.conf.celerylite_exit_grace)
         try:
             if not self._is_shared(runtime):
                 runtime.drain(float(self.conf.celerylite_exit_grace))
         except Exception as exc:
             logger.warning("at exit: %s; what is left is in the database and runs at the next start", exc)
-        self.stop_runtime(0.0 if self._is_shared(runtime) else None)
+        # What waits goes to others; what runs here has the time that is left.
+        self.stop_runtime(max(0.0, end - _clock.monotonic()))
         self._close_engine()
 
     def _is_shared(self, runtime: Runtime) -> bool:

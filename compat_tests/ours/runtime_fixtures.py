@@ -112,6 +112,7 @@ class Program:
         self.process = process
         #: Everything it has printed so far.
         self.lines: list[str] = []
+        self._unasked: list[str] = []
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._errors: list[str] = []
         self._readers = [
@@ -132,15 +133,14 @@ class Program:
         self._errors.extend(self.process.stderr)
 
     def until(self, start: str) -> str:
-        """Wait for a line that begins so, and return it."""
+        """Wait for a line that begins so, and return it; each line is returned once."""
         while True:
-            line = self._next()
-            if line is None:
-                raise AssertionError(
-                    f"expected a line {start!r}, got {self.lines!r} and then the end\n{self.errors}"
-                )
-            if line.startswith(start):
-                return line
+            for line in self._unasked:
+                if line.startswith(start):
+                    self._unasked.remove(line)
+                    return line
+            if self._next() is None:
+                raise AssertionError(f"expected a line {start!r}, got {self.lines!r}, the end and {self.errors}")
 
     def _next(self) -> str | None:
         try:
@@ -149,6 +149,7 @@ class Program:
             raise AssertionError(f"expected another line than {self.lines!r} in time") from None
         if line is not None:
             self.lines.append(line)
+            self._unasked.append(line)
         return line
 
     def tell(self, line: str = "go") -> None:

@@ -394,3 +394,27 @@ say(*ids)
     for n, task_id in enumerate(program.lines[0].split()):
         result: Any = app.AsyncResult(task_id)
         assert result.get(timeout=DEADLINE_S) == n + 1
+
+
+def test_a_script_finishes_what_it_runs_although_others_could_take_the_rest(
+    start_program: StartProgram, make_app: MakeApp, database: Path
+) -> None:
+    other = make_app()
+    other.start_runtime(queues=["nothing"])
+    program = start_program("""
+app.conf.worker_concurrency = 1
+@app.task
+def work(n):
+    say("started", n)
+    sys.stdin.readline()
+    return n
+ids = [work.delay(n).id for n in range(2)]
+say("ids", *ids)
+""")
+    program.until("started 0")
+    program.until("ids")
+    program.tell()
+    assert program.end() == 0
+    first, second = next(line for line in program.lines if line.startswith("ids")).split()[1:]
+    assert states_of(database) == {first: "SUCCESS"}
+    assert rows(database, "select task_id, state from celerylite_messages") == [(second, MessageState.READY)]
