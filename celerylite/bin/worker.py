@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -132,7 +133,7 @@ def detach(
         "group": platforms.parse_gid(gid) if gid else None,
         "umask": int(str(umask), 8) if umask else -1,
     }
-    with open(logfile or "/dev/null", "ab") as log:
+    with open(logfile or os.devnull, "ab") as log:
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options
         )

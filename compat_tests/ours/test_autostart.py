@@ -20,7 +20,7 @@ _DEADLINE_S = 15.0
 #: An app that tells the test when its runtime is started and stopped, and where.
 _PROJECT = {
     "jobs.py": """
-        import os, socket
+        import os, socket, time
         from celerylite import Celery
 
         def tell(what):
@@ -42,6 +42,11 @@ _PROJECT = {
         @app.task
         def say(what):
             tell(what)
+
+        @app.task
+        def nap(seconds):
+            time.sleep(seconds)
+            tell("napped")
 
         if os.environ.get("SCHEDULE"):
             app.conf.beat_schedule = {"often": {"task": "jobs.say", "schedule": 0.2, "args": ("due",)}}
@@ -362,3 +367,31 @@ def test_a_server_that_is_killed_leaves_its_task_to_the_next_one(start: Start, n
     second = start(*_ONE_PROCESS["app.run()"])
     told = {notes.next_of("started", "ran"), notes.next_of("started", "ran")}
     assert told == {("started", second.pid), ("ran", second.pid)}
+
+
+_OWN_LOOP = """
+import asyncio, time, uvicorn, site_asgi, jobs
+
+async def main():
+    server = uvicorn.Server(uvicorn.Config(site_asgi.app, port=0, log_level="error"))
+    serving = asyncio.create_task(server.serve())
+    while jobs.app._runtime is None:
+        await asyncio.sleep(0.01)
+    jobs.nap.delay(1.0)
+    server.should_exit = True
+    longest, last = 0.0, time.monotonic()
+    while not serving.done():
+        await asyncio.sleep(0.01)
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+    print("went on" if longest < 0.5 else f"stood still for {longest} s", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_the_loop_of_a_server_goes_on_while_its_runtime_waits_for_tasks(start: Start, notes: Notes) -> None:
+    program = start(sys.executable, "-c", _OWN_LOOP)
+    output, _ = program.communicate(timeout=_DEADLINE_S)
+    assert output.strip() == "went on"
+    assert [what for what, _ in notes.rest()] == ["started", "napped", "stopped"]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -125,6 +126,16 @@ def until(process: subprocess.Popen[str], what: str) -> str:
         if what in line:
             return read
     raise AssertionError(f"expected {what!r}, got {read}")
+
+
+def until_there(path: Path, what: str = "") -> None:
+    """Wait until the file is there and has `what` in it."""
+    waiting = threading.Event()
+    for _ in range(int(_DEADLINE_S * 20)):
+        if path.exists() and path.read_text() and what in path.read_text():
+            return
+        waiting.wait(0.05)
+    raise AssertionError(f"expected {what!r} in {path}")
 
 
 # The app and the commands.
@@ -323,6 +334,19 @@ def test_the_pid_file_is_there_while_the_worker_runs(project: Path, start: Start
     worker.terminate()
     worker.wait(_DEADLINE_S)
     assert not (project / "w.pid").exists()
+
+
+def test_a_detached_worker_goes_on_alone(project: Path, cli: Cli) -> None:
+    done = cli("-A", "proj", "worker", "-D", "-f", "%n.log", "--pidfile", "w.pid", "-n", "alone@%h")
+    assert done.returncode == 0, done.stderr
+    until_there(project / "w.pid")
+    pid = int((project / "w.pid").read_text())
+    try:
+        assert cli("-A", "proj", "call", "proj.add", "-a", "[1, 2]").returncode == 0
+        until_there(project / "alone.log", "added 3")
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    until_there(project / "alone.log", "Warm shutdown")
 
 
 # Beat.
