@@ -223,6 +223,11 @@ class Engine:
         if not self._exit_registered:
             self._exit_registered = True
             atexit.register(_finish_at_exit, weakref.ref(self))
+            processes = sys.modules.get("multiprocessing.process")
+            if processes is not None and processes.parent_process() is not None:
+                # A forked child of multiprocessing ends without the functions of atexit.
+                util = import_module("multiprocessing.util")
+                util.Finalize(None, _finish_at_exit, (weakref.ref(self),), exitpriority=100)
 
     def _finish_at_exit(self) -> None:
         """The program ends: finish what it published, unless another process is there to do it."""
