@@ -49,6 +49,7 @@ LAYERS = {
     "_ticks": 4,
     "_entries": 4,
     "_custom_beat": 4,
+    "_schedule": 4,
     "_run": 4,
     "app": 5,
     "loaders": 5,
