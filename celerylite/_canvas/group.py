@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableSequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import tee
 from types import GeneratorType
@@ -91,9 +92,11 @@ class group(Signature[Any]):
             return self.freeze()
         options, group_id, root_id = self._freeze_gid(options)
         tasks = self._prepared(self.tasks, [], group_id, root_id, app)
-        results = list(
-            self._apply_tasks(tasks, producer, app, args=args or (), kwargs=kwargs or {}, **options)
-        )
+        # One transaction for a group that is known to its end; a generator's tasks run while it goes on.
+        known = isinstance(self.tasks, list | tuple) and not app.conf.task_always_eager
+        with app.publishing_together() if known else nullcontext():
+            sent = self._apply_tasks(tasks, producer, app, args=args or (), kwargs=kwargs or {}, **options)
+            results = list(sent)
         result = app.GroupResult(group_id, results)
         # A group that ended up as one single group is that group.
         if len(result) == 1 and isinstance(result[0], GroupResult):

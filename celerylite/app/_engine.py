@@ -7,8 +7,8 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_OID, getnode, uuid3
@@ -16,7 +16,7 @@ from uuid import NAMESPACE_OID, getnode, uuid3
 from celerylite import _clock, signals
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
-from celerylite._outbox import current_outbox
+from celerylite._outbox import Outbox, current_outbox
 from celerylite.app import _database
 from celerylite.app.utils import sanitize_url
 from celerylite.utils.log import get_logger
@@ -99,11 +99,24 @@ class Engine:
         if outbox is not None:
             outbox.put(message)
             return
+        self._publish_all([message])
+
+    @contextmanager
+    def publishing_together(self) -> Iterator[None]:
+        """What is sent inside the block is committed at its end, all or nothing."""
+        if current_outbox() is not None:
+            yield
+            return
+        with Outbox() as box:
+            yield
+        self._publish_all(box.messages)
+
+    def _publish_all(self, messages: Sequence[Message]) -> None:
         runtime = self._runtime_for_publishing()
         if runtime is not None:
-            runtime.publish([message])
+            runtime.publish(messages)
         else:
-            self.store.publish([_store.Outgoing(message=message)])
+            self.store.publish([_store.Outgoing(message=message) for message in messages])
 
     async def _publish_soon(self, messages: Sequence[Message]) -> None:
         """Commit messages without blocking the running loop."""

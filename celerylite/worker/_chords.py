@@ -41,7 +41,7 @@ def send_body(runtime: Runtime, delivery: Delivery) -> None:
             runtime,
             delivery,
             outbox=box.messages,
-            results=tuple(failed.results),
+            results=failed.results,
             chord_parts=tuple(failed.chord_parts),
             close_chord=group_id,
         )

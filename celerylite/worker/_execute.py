@@ -271,7 +271,9 @@ def _judge_failure(x: Execution, exc: Exception) -> None:
     # As Celery: handlers of a failure find the exception itself here, those of a retry find it wrapped.
     x.einfo.exception = safe
     with _publishing(x):
-        failed = _workflow.follow_failure(x.app, x.request, safe, x.einfo.traceback)
+        failed = _workflow.follow_failure(
+            x.app, x.request, safe, x.einfo.traceback, store_result=x.stores_error
+        )
     if x.stores_error:
         x.results.append(_row(x, safe, states.FAILURE, x.einfo.traceback))
     _settle_chord_part(x, states.FAILURE, safe)

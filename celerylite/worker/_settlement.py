@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from celerylite.worker import Runtime
     from celerylite.worker._execution import Execution
 
-__all__ = ("CHORD_BODY", "commit", "patiently", "settle")
+__all__ = ("CHORD_BODY", "KeepsHistory", "commit", "outcome", "patiently", "settle")
 
 #: Name of the internal message that sends the body of a chord. No task has it: a runtime knows what to do.
 CHORD_BODY = "celerylite.chord_body"
@@ -60,6 +60,13 @@ def patiently(work: Callable[[], T], stopping: threading.Event) -> T | None:
             return value
 
 
+class KeepsHistory(Protocol):
+    """Where an execution happens, as the history tells it."""
+
+    hostname: str
+    keeps_history: bool
+
+
 def settle(runtime: Runtime, x: Execution) -> None:
     """Commit the outcome of `x` with all that follows from it; what follows starts at once where it can.
 
@@ -67,23 +74,32 @@ def settle(runtime: Runtime, x: Execution) -> None:
     """
     if x.delivery is None:
         return  # Nothing was claimed: an eager call.
+    commit(runtime, x.delivery, **outcome(runtime, x))
+
+
+def outcome(site: KeepsHistory, x: Execution) -> dict[str, Any]:
+    """What `commit` needs to know about the outcome of `x`; can be sent to another process.
+
+    Results for a backend of the user's own are saved right here.
+    """
     for result in x.results:
         if not isinstance(result, ResultRow):
-            # A backend of the user's own: before the commit, so that a crash repeats it and never loses it.
+            # Before the commit, so that a crash repeats it and never loses it.
             result.save()
-    commit(
-        runtime,
-        x.delivery,
-        outbox=x.outbox.messages,
-        results=tuple(row for row in x.results if isinstance(row, ResultRow)),
-        chord_parts=tuple(x.chord_parts),
-        run=_history(runtime, x),
-        requeue_at=x.requeue_at,
-    )
+    return {
+        "outbox": list(x.outbox.messages),
+        "results": tuple(row for row in x.results if isinstance(row, ResultRow)),
+        "chord_parts": tuple(x.chord_parts),
+        "run": _history(site, x),
+        "requeue_at": x.requeue_at,
+    }
 
 
-def commit(runtime: Runtime, delivery: Delivery, *, outbox: Any = (), **fields: Any) -> None:
-    """Settle `delivery` with the messages of `outbox` and the other fields of a `Settlement`."""
+def commit(
+    runtime: Runtime, delivery: Delivery, *, outbox: Any = (), results: Iterable[Any] = (), **fields: Any
+) -> None:
+    """Settle `delivery` with the messages of `outbox`, `results` and the other fields of a `Settlement`."""
+    rows = tuple(_own_rows(results))
     outgoing: list[Outgoing] = [runtime.outgoing(message) for message in outbox]
     bodies: dict[str, Outgoing] = {}
 
@@ -93,7 +109,9 @@ def commit(runtime: Runtime, delivery: Delivery, *, outbox: Any = (), **fields: 
             bodies[group_id] = runtime.outgoing(_message_of_body(group_id, delivery))
         return bodies[group_id]
 
-    settlement = Settlement(delivery=delivery, publish=tuple(outgoing), on_chord_complete=complete, **fields)
+    settlement = Settlement(
+        delivery=delivery, results=rows, publish=tuple(outgoing), on_chord_complete=complete, **fields
+    )
     try:
         deliveries = patiently(lambda: runtime.store.settle(settlement), runtime.stop_event)
     except BaseException:
@@ -104,6 +122,16 @@ def commit(runtime: Runtime, delivery: Delivery, *, outbox: Any = (), **fields: 
         return
     completed = list(bodies.values())[: len(deliveries) - len(outgoing)]
     runtime.published([*outgoing, *completed], deliveries)
+
+
+def _own_rows(results: Iterable[Any]) -> Iterator[ResultRow]:
+    """The rows of the app's own database. Results for a backend of the user's own are stored right here."""
+    for result in results:
+        if isinstance(result, ResultRow):
+            yield result
+        else:
+            # Before the commit, so that a crash repeats it and never loses it.
+            result.save()
 
 
 def _message_of_body(group_id: str, last: Delivery) -> Message:
@@ -122,15 +150,15 @@ def _message_of_body(group_id: str, last: Delivery) -> Message:
     )
 
 
-def _history(runtime: Runtime, x: Execution) -> RunRow | None:
-    if not runtime.keeps_history or x.delivery is None:
+def _history(site: KeepsHistory, x: Execution) -> RunRow | None:
+    if not site.keeps_history or x.delivery is None:
         return None
     failed = x.raised is not None and x.retval is not None
     return RunRow(
         task_id=x.id,
         name=x.name,
         queue=x.delivery.message.queue,
-        worker=runtime.hostname,
+        worker=site.hostname,
         retries=x.request.retries or 0,
         started_at=x.started_at or None,
         finished_at=_clock.time(),
