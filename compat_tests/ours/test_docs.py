@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -65,6 +66,32 @@ def test_the_code_of_a_page_is_a_program_that_runs(block: Block, tmp_path: Path)
     expected = _expected_output(block.code)
     if expected is not None:
         assert done.stdout == expected, done.stderr
+
+
+UNEDITED = """\
+from celery import Celery
+    import celery.signals
+from celery.result import AsyncResult
+from proj import celery
+from .celery import app
+import celery_other
+app = Celery("proj", broker="redis://")  # import celery
+"""
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="the command needs perl")
+def test_the_command_for_switching_changes_imports_and_nothing_else(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "switching.md").read_text()
+    command = next(line.removeprefix("$ ") for line in page.splitlines() if line.startswith("$ grep"))
+    (tmp_path / "proj.py").write_text(UNEDITED)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, timeout=20)
+    changed = (tmp_path / "proj.py").read_text().splitlines()
+    assert changed[:3] == [
+        "from celerylite import Celery",
+        "    import celerylite.signals",
+        "from celerylite.result import AsyncResult",
+    ]
+    assert changed[3:] == UNEDITED.splitlines()[3:]
 
 
 def _anchor(heading: str) -> str:
