@@ -93,7 +93,7 @@ class group(Signature[Any]):
         options, group_id, root_id = self._freeze_gid(options)
         tasks = self._prepared(self.tasks, [], group_id, root_id, app)
         # One transaction for a group that is known to its end; a generator's tasks run while it goes on.
-        known = isinstance(self.tasks, list | tuple) and not app.conf.task_always_eager
+        known = type(self.tasks) in (list, tuple)
         with app.publishing_together() if known else nullcontext():
             sent = self._apply_tasks(tasks, producer, app, args=args or (), kwargs=kwargs or {}, **options)
             results = list(sent)
