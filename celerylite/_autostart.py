@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -107,14 +107,15 @@ class _Process:
 _apps: WeakSet[Celery] = WeakSet()
 _process = _Process()
 _run_app: str | None = None
-_is_program_of_run = False
+#: The process that `celerylite run` became, where it was given an app; its forks are not that program.
+_program_of_run: int | None = None
 
 
 def watch(app: Celery) -> None:
     """Start the app's runtime once this process serves, if it ever does. Cheap; may be called again."""
     _apps.add(app)
     _hook_servers()
-    if _is_program_of_run and not any(name in sys.modules for name in _DECIDED_BY_HOOKS):
+    if _program_of_run == os.getpid() and not any(name in sys.modules for name in _DECIDED_BY_HOOKS):
         serving()
 
 
@@ -124,9 +125,9 @@ def under_run(*, app_name: str | None, is_program: bool) -> None:
     `is_program`: this is the very process that was started, not a child of it. With a name, the
     program counts as serving as soon as it has made an app, unless a server is to say so.
     """
-    global _run_app, _is_program_of_run
+    global _run_app, _program_of_run
     _run_app = app_name
-    _is_program_of_run = is_program and app_name is not None
+    _program_of_run = os.getpid() if is_program and app_name is not None else None
     if app_name is not None:
         _hook_servers()
 
@@ -178,18 +179,23 @@ def _start_runtimes(process: _Process) -> None:
         except Exception:
             # The server goes on without it; the first call of a task will say the same to its caller.
             logger.exception("The runtime of %r could not be started", app)
-    if not _is_program_of_run:
+    if _program_of_run != process.pid:
         # After the apps' own exit handlers are registered, so that this comes before them: a server gives
         # back what waits. A program that merely ends finishes it, which is what theirs do.
         _stop_when_the_process_ends()
 
 
 def _apps_to_start() -> list[Celery]:
-    if _run_app is not None and not _is_main_module(_run_app):
-        try:
-            _apps.add(_find_app(_run_app))
-        except Exception:
-            logger.exception("celerylite run: the app %r could not be loaded", _run_app)
+    if _run_app is None:
+        return list(_apps)
+    if _is_main_module(_run_app):
+        _let_main_module_configure(_apps)
+        return list(_apps)
+    try:
+        # Waits for the import of its module, if that is where the first app was made just now.
+        _apps.add(_find_app(_run_app))
+    except Exception:
+        logger.exception("celerylite run: the app %r could not be loaded", _run_app)
     return list(_apps)
 
 
@@ -204,6 +210,15 @@ def _is_main_module(name: str) -> bool:
     # `celerylite run -A jobs -- python jobs.py`: importing it by its name would run the program twice.
     main_file = getattr(sys.modules.get("__main__"), "__file__", None) or ""
     return os.path.splitext(os.path.basename(main_file))[0] == name.partition(":")[0]
+
+
+def _let_main_module_configure(apps: Iterable[Celery]) -> None:
+    # Nothing tells when a script is done with its settings, unless it is by using the app.
+    waiting = threading.Event()
+    for _ in range(10):
+        if all(app.finalized for app in list(apps)):
+            return
+        waiting.wait(0.1)
 
 
 _stops_at_exit_of: int | None = None

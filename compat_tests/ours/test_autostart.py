@@ -322,6 +322,17 @@ def test_a_program_under_run_with_an_app_starts_its_runtime(start: Start, notes:
     assert notes.next("stopped") == program.pid
 
 
+def test_a_script_under_run_that_is_the_app_itself_is_not_loaded_twice(
+    tmp_path: Path, start: Start, notes: Notes
+) -> None:
+    source = (tmp_path / "jobs.py").read_text()
+    (tmp_path / "bot.py").write_text(f"{source}\nimport sys; sys.stdin.readline()\n")
+    program = start(*module("celerylite", "run", "-A", "bot", "--"), sys.executable, "bot.py")
+    assert notes.next("started") == program.pid
+    program.communicate("\n", timeout=_DEADLINE_S)
+    assert "started" not in [what for what, _ in notes.rest()]
+
+
 def test_a_server_under_run_loads_the_app_that_it_does_not_import_itself(
     tmp_path: Path, start: Start, notes: Notes
 ) -> None:
