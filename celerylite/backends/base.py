@@ -7,24 +7,23 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from kombu.serialization import dumps, loads, prepare_accept_content
+from kombu.serialization import prepare_accept_content
 from kombu.serialization import registry as serializer_registry
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
 from celerylite import _clock, _state, states
-from celerylite.backends import _exceptions
+from celerylite.backends._codec import Codec
+from celerylite.backends._waiting import SyncBackendMixin
 from celerylite.exceptions import (
     BackendGetMetaError,
     BackendStoreError,
-    ImproperlyConfigured,
     TaskRevokedError,
     TimeoutError,
 )
-from celerylite.result import ResultBase, ResultSet, result_from_tuple
+from celerylite.result import ResultSet, result_from_tuple
 from celerylite.utils.collections import BufferMap
 from celerylite.utils.functional import LRUCache, _regen
 from celerylite.utils.log import get_logger
@@ -76,17 +75,13 @@ def unpickle_backend(cls: type[Any], args: Any, kwargs: Any) -> Any:
     return cls(*args, app=_state.get_current_app(), **kwargs)
 
 
-class Backend:
+class Backend(Codec):
     """Stores and reads results. Subclasses override the methods that begin with an underscore.
 
     ``_store_result``, ``_get_task_meta_for``, ``_forget``, ``_save_group``, ``_restore_group`` and
     ``_delete_group``. A *meta* is a dict with ``status``, ``result``, ``traceback``, ``children``,
     ``date_done``, ``task_id``.
     """
-
-    READY_STATES = states.READY_STATES
-    UNREADY_STATES = states.UNREADY_STATES
-    EXCEPTION_STATES = states.EXCEPTION_STATES
 
     TimeoutError = TimeoutError
 
@@ -143,124 +138,6 @@ class Backend:
     def as_uri(self, include_password: bool = False) -> str | None:
         """The URL of the backend, without its password unless asked for."""
         return self.url
-
-    # -- encoding --------------------------------------------------------------------------------------
-
-    def encode(self, data: Any) -> Any:
-        """`data` serialised; raises kombu's EncodeError."""
-        return self._encode(data)[2]
-
-    def _encode(self, data: Any) -> tuple[str, str, Any]:
-        encoded: tuple[str, str, Any] = dumps(data, serializer=self.serializer)
-        return encoded
-
-    def decode(self, payload: Any) -> Any:
-        """What `payload` holds; raises kombu's DecodeError and ContentDisallowed."""
-        if payload is None:
-            return None
-        return loads(
-            payload or str(payload),
-            content_type=self.content_type,
-            content_encoding=self.content_encoding,
-            accept=self.accept,
-        )
-
-    def encode_result(self, result: Any, state: str) -> Any:
-        """A value or exception in the form that the serializer can hold."""
-        if state in self.EXCEPTION_STATES and isinstance(result, BaseException):
-            return self.prepare_exception(result)
-        return self.prepare_value(result)
-
-    def decode_result(self, payload: Any) -> dict[str, Any]:
-        """A meta that was encoded as a whole."""
-        return self.meta_from_decoded(self.decode(payload))
-
-    def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
-        """`meta` with its exception made again, if it holds one."""
-        if meta["status"] in self.EXCEPTION_STATES:
-            meta["result"] = self.exception_to_python(meta["result"])
-        return meta
-
-    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
-        """An exception as it is stored."""
-        return _exceptions.to_store(exc, serializer or self.serializer, self.encode)
-
-    def exception_to_python(self, exc: Any) -> BaseException | None:
-        """A stored exception as an instance of its own class, where that is loaded."""
-        return _exceptions.from_stored(exc, self.serializer)
-
-    def prepare_value(self, result: Any) -> Any:
-        """A value as it is stored: result handles as tuples."""
-        if self.serializer != "pickle" and isinstance(result, ResultBase):
-            handle: Any = result
-            return handle.as_tuple()
-        return result
-
-    def prepare_expires(self, value: Any, type: Callable[[Any], Any] | None = None) -> Any:
-        """Seconds until results expire, converted by `type`."""
-        if value is None:
-            value = self.app.conf.result_expires
-        if isinstance(value, timedelta):
-            value = value.total_seconds()
-        return type(value) if value is not None and type else value
-
-    def prepare_persistent(self, enabled: bool | None = None) -> bool:
-        """Whether results survive the process."""
-        if enabled is not None:
-            return enabled
-        persistent = self.app.conf.result_persistent
-        return self.persistent if persistent is None else bool(persistent)
-
-    def current_task_children(self, request: Any = None) -> list[Any] | None:
-        """The children of a call as tuples."""
-        request = request or getattr(_state.get_current_task(), "request", None)
-        if not request:
-            return None
-        return [child.as_tuple() for child in getattr(request, "children", [])]
-
-    def _get_result_meta(
-        self,
-        result: Any,
-        state: str,
-        traceback: str | None,
-        request: Any,
-        format_date: bool = True,
-        encode: bool = False,
-    ) -> dict[str, Any]:
-        done: Any = self.app.now() if state in self.READY_STATES else None
-        meta = {
-            "status": state,
-            "result": result,
-            "traceback": traceback,
-            "children": self.current_task_children(request),
-            "date_done": done.isoformat() if done is not None and format_date else done,
-        }
-        if request and getattr(request, "group", None):
-            meta["group_id"] = request.group
-        if request and getattr(request, "parent_id", None):
-            meta["parent_id"] = request.parent_id
-        if request and self.app.conf.find_value_for_key("extended", "result"):
-            meta.update(self._extended_meta(request, encode))
-        return meta
-
-    def _extended_meta(self, request: Any, encode: bool) -> dict[str, Any]:
-        info = getattr(request, "delivery_info", None) or {}
-        meta = {
-            "name": getattr(request, "task", None),
-            "args": getattr(request, "args", None),
-            "kwargs": getattr(request, "kwargs", None),
-            "worker": getattr(request, "hostname", None),
-            "retries": getattr(request, "retries", None),
-            "queue": info.get("routing_key"),
-        }
-        if encode:
-            for name in ("args", "kwargs"):
-                meta[name] = ensure_bytes(self.encode(meta[name]))
-        stamped = getattr(request, "stamped_headers", None) or ()
-        if getattr(request, "stamps", None):
-            meta["stamped_headers"] = stamped
-            meta.update({key: value for key, value in request.stamps.items() if key in stamped})
-        return meta
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -560,104 +437,6 @@ class Backend:
 
     def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
         return unpickle_backend, (self.__class__, args, kwargs or {})
-
-
-class SyncBackendMixin:
-    """Waiting by looking again and again."""
-
-    get_many: Callable[..., Any]
-    get_task_meta: Callable[..., Any]
-    _ensure_not_eager: Callable[[], None]
-
-    def iter_native(
-        self,
-        result: Any,
-        timeout: float | None = None,
-        interval: float = 0.5,
-        no_ack: bool = True,
-        on_message: Any = None,
-        on_interval: Any = None,
-    ) -> Iterator[Any]:
-        """Ids and metas of a set of results, as they become ready."""
-        self._ensure_not_eager()
-        task_ids: set[str] = set()
-        for member in cast("list[Any]", result.results):
-            if isinstance(member, ResultSet):
-                yield cast("Any", member).id, member.results
-            else:
-                task_ids.add(member.id)
-        if task_ids:
-            yield from self.get_many(
-                task_ids,
-                timeout=timeout,
-                interval=interval,
-                no_ack=no_ack,
-                on_message=on_message,
-                on_interval=on_interval,
-            )
-
-    def wait_for_pending(
-        self,
-        result: Any,
-        timeout: float | None = None,
-        interval: float = 0.5,
-        no_ack: bool = True,
-        on_message: Any = None,
-        on_interval: Any = None,
-        callback: Any = None,
-        propagate: bool = True,
-    ) -> Any:
-        """Wait until `result` is ready and return its value, or raise its exception. Blocks.
-
-        Raises celerylite's TimeoutError after `timeout` seconds.
-        """
-        self._ensure_not_eager()
-        if on_message is not None:
-            raise ImproperlyConfigured("Backend does not support on_message callback")
-        meta = self.wait_for(result.id, timeout=timeout, interval=interval, on_interval=on_interval)
-        if not meta:
-            return None
-        result._maybe_set_cache(meta)
-        return result.maybe_throw(propagate=propagate, callback=callback)
-
-    def wait_for(
-        self,
-        task_id: str,
-        timeout: float | None = None,
-        interval: float = 0.5,
-        no_ack: bool = True,
-        on_interval: Any = None,
-    ) -> Any:
-        """The meta of a task once it is ready. Looks every `interval` seconds. Blocks."""
-        self._ensure_not_eager()
-        end = None if timeout is None else _clock.monotonic() + timeout
-        while True:
-            meta = self.get_task_meta(task_id)
-            if meta["status"] in states.READY_STATES:
-                return meta
-            if on_interval:
-                on_interval()
-            left = interval if end is None else min(interval, end - _clock.monotonic())
-            if end is not None and left <= 0:
-                raise TimeoutError("The operation timed out.")
-            self._pause(task_id, left)
-
-    def _pause(self, task_id: str, seconds: float) -> None:
-        """Wait before the next look."""
-        threading.Event().wait(seconds)
-
-    def add_pending_result(self, result: Any, weak: bool = False) -> Any:
-        """Called when somebody begins to wait."""
-        return result
-
-    def remove_pending_result(self, result: Any) -> Any:
-        """Called when nobody waits any more."""
-        return result
-
-    @property
-    def is_async(self) -> bool:
-        """Whether results are pushed; Celery's name."""
-        return False
 
 
 class BaseBackend(Backend, SyncBackendMixin):
