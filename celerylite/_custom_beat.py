@@ -68,6 +68,10 @@ class SchedulerTicker(Ticker):
     def reload(self) -> None:
         """Nothing to do here: the scheduler looks after its entries itself."""
 
+    def look(self) -> bool:
+        """Nothing to do here: what is edited is in the scheduler's own tables."""
+        return False
+
     def next_due(self) -> float | None:
         """When to call `fire_due` (epoch seconds)."""
         return self._wake_at

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.functional import reprcall
 
 from celerylite.schedules import BaseSchedule, crontab, maybe_schedule, schedule
-from celerylite.utils.log import get_logger
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
@@ -23,6 +22,7 @@ __all__ = (
     "BeatLazyFunc",
     "Entry",
     "ScheduleEntry",
+    "call_entry",
     "cleanup_entry",
     "evaluate_args",
     "evaluate_kwargs",
@@ -32,8 +32,6 @@ __all__ = (
     "read_entry",
     "row_name",
 )
-
-logger = get_logger("celery.beat")
 
 #: What becomes of runs that were missed: the most recent one is made up for, none, or all of them.
 CATCH_UP = ("once", "skip", "all")
@@ -254,8 +252,6 @@ def read_entry(app: Celery, name: str, given: Any) -> Entry:
             f"got a {type(when).__name__}: leave it out"
         )
     overlap = _choice(name, "overlap", values.get("overlap", "allow"), OVERLAP)
-    if overlap != "allow":
-        logger.warning("beat_schedule[%r]: overlap %r is not supported yet, runs may overlap", name, overlap)
     return Entry(
         name=str(name),
         task=values["task"],
@@ -266,6 +262,21 @@ def read_entry(app: Celery, name: str, given: Any) -> Entry:
         catch_up=catch_up,
         overlap=overlap,
     )
+
+
+def call_entry(app: Celery, entry: Entry, due_at: float) -> Any:
+    """Call the task of an entry for the run of `due_at` (epoch seconds); what `apply_async` returns."""
+    options = dict(entry.options)
+    options["headers"] = {
+        **(options.get("headers") or {}),
+        "celery_beat_task": True,
+        "celerylite_due_at": datetime.fromtimestamp(due_at, UTC).isoformat(),
+    }
+    args, kwargs = evaluate_args(entry.args), evaluate_kwargs(entry.kwargs)
+    task = app.tasks.get(entry.task)
+    if task is not None:
+        return task.apply_async(args, kwargs, **options)
+    return app.send_task(entry.task, args, kwargs, **options)
 
 
 def _choice(name: str, key: str, value: Any, allowed: tuple[str, ...]) -> str:

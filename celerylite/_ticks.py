@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from celerylite import _clock, signals
-from celerylite._entries import (
-    Entry,
-    cleanup_entry,
-    evaluate_args,
-    evaluate_kwargs,
-    following,
-    is_exact,
-    latest,
-    read_entry,
-    row_name,
-)
+from celerylite._entries import Entry, call_entry, following, is_exact, latest
 from celerylite._message import Message
 from celerylite._outbox import Outbox
-from celerylite._store import Outgoing, PeriodicRow, Store
+from celerylite._reconcile import app_name, read_schedule, reconcile
+from celerylite._specs import read_spec
+from celerylite._store import SCHEDULE_TOPIC, Outgoing, Overlap, PeriodicRow, Store, Ticked
 from celerylite.schedules import schedule
 from celerylite.utils.log import get_logger
 from celerylite.utils.time import humanize_seconds
@@ -45,8 +37,12 @@ _STANDBY_S = 0.25
 _REFRESH_S = 60.0
 #: After an error of the database, and for an entry whose schedule raises.
 _RETRY_S = 5.0
-#: The clocks of two hosts differ by less; a last run further ahead comes from a clock that was set back.
-_SKEW_S = 300.0
+#: A last run further ahead than this was noted before the clock was set back.
+_SKEW_S = 10.0
+#: A clock that differs by more from that of the database does not count: that of the database does.
+_CLOCKS_DIFFER_S = 1.0
+#: How often to look whether a run that waits for the one before can go.
+_BUFFERED_S = 0.5
 #: The pause of a schedule that says it is always due.
 _AT_ONCE_S = 0.01
 #: Missed runs published in one go with ``catch_up='all'``; the others follow at once.
@@ -61,13 +57,15 @@ class _Standing:
     last_run_at: float
     #: When it comes due.
     due_at: float
-    #: When to look at it: `due_at`, or later when something failed.
+    #: When to look at it: `due_at`, later when something failed, earlier when a run of it waits.
     wake_at: float
     enabled: bool = True
-    #: Its row was made by this process, at the same time perhaps as by another one.
+    #: Another process knows better: ask the database before anything else.
     unconfirmed: bool = False
     #: Ticks up to here are dealt with, whatever the database says of the last run.
     passed_at: float = float("-inf")
+    #: The due time of a run that waits for the one before to end.
+    buffered_at: float | None = None
 
 
 class _Tick(NamedTuple):
@@ -110,11 +108,18 @@ class Ticker:
         self.store = store
         self._outgoing = outgoing or _unclaimed
         self._mutex = threading.RLock()
+        #: The entries of the configuration, by the names that the database has for them.
+        self._code: dict[str, Entry] = {}
+        #: The entries that were added or changed at run time, with the text that each was read from.
+        self._specs: dict[str, tuple[str, Entry | None]] = {}
         self._standings: dict[str, _Standing] = {}
         self._heap: list[tuple[float, str]] = []
         self._standby = False
         self._announced = False
         self._refresh_at = 0.0
+        self._last_letter = 0
+        #: Seconds to add to the clock of this machine to get the one that all processes go by.
+        self._ahead = 0.0
 
     # -- the owner's interface -----------------------------------------------------------------------
 
@@ -133,69 +138,109 @@ class Ticker:
     def reload(self) -> None:
         """Take the schedule from the configuration again: new, changed and removed entries."""
         with self._mutex:
-            entries, broken = self._read_entries()
-            rows = self.store.periodic()
-            now = _clock.time()
-            for name in self._standings.keys() - entries.keys():
-                del self._standings[name]
-            for entry in entries.values():
-                known = self._standings.get(entry.key)
-                if known is None or known.entry != entry:
-                    self._add(entry, rows.get(entry.key), now)
-            for name, row in rows.items():
-                # Rows with a definition of their own were added at run time: they are not ours to remove.
-                if row.spec is None and name not in entries and name not in broken:
-                    self.store.delete_periodic(name)
+            self._code, broken = read_schedule(self.app)
+            self._compare_clocks()
+            now = self._now()
+            rows = reconcile(self.app, self.store, self._code, broken, now)
+            self._adopt(rows, now)
             self._refresh_at = now + self._refresh_every()
 
+    def look(self) -> bool:
+        """Whether the schedule was edited since the last look; then the next `fire_due` takes that over."""
+        letters = self.store.letters({SCHEDULE_TOPIC})
+        last = letters[-1].row if letters else 0
+        if last <= self._last_letter:
+            return False
+        self._last_letter, self._refresh_at = last, 0.0
+        return True
+
     def next_due(self) -> float | None:
-        """When to call `fire_due` (epoch seconds); None without any entry."""
-        if not self._standings:
+        """When to call `fire_due` (epoch seconds of this machine's clock); None without any entry."""
+        if not self._standings and self._refresh_at:
             return None
-        now = _clock.time()
+        now = self._now()
         if self._was_set_back(now):
-            return now
+            return now - self._ahead
         due = self._heap[0][0] + self._delay() if self._heap else self._refresh_at
-        return min(due, self._refresh_at)
+        return min(due, self._refresh_at) - self._ahead
 
     def fire_due(self, now: float) -> int:
         """Publish what is due at `now` (epoch seconds); returns how many messages went out."""
         with self._mutex:
+            now += self._ahead
+            if now >= self._refresh_at or self._was_set_back(now):
+                self._try(self._refresh, now)
             until = now - self._delay()
             due = self._pop_due(until)
-            self._refresh_before(due, now)
             sent = 0
+            if self._is_sure_of(due, now):
+                sent = sum(self._attend(standing, until, now) for standing in due)
             for standing in due:
-                if standing.wake_at <= until:
-                    sent += self._fire(standing, now)
                 self._push(standing)
             return sent
 
-    def _refresh_before(self, due: list[_Standing], now: float) -> None:
-        """Read what others have written, if it matters now. Without the database nothing is due."""
-        if not self._wants_refresh(due, now):
-            return
+    def close(self) -> None:
+        """Called when the process ends. What there is to know is in the database already."""
+
+    # -- what other processes know ---------------------------------------------------------------------
+
+    def _is_sure_of(self, due: list[_Standing], now: float) -> bool:
+        """Read what others have written of the entries, if it matters; without that nothing is due."""
+        asked = [standing for standing in due if self._standby or standing.unconfirmed]
+        if asked and not self._try(lambda now: self._confirm(asked, now), now):
+            for standing in due:
+                standing.wake_at = now + _RETRY_S
+            return False
+        return True
+
+    def _try(self, read: Callable[[float], None], now: float) -> bool:
         try:
-            self._refresh(now)
+            read(now)
         except Exception:
             logger.exception(
                 "beat: Cannot read the last runs, trying again in %s.", humanize_seconds(_RETRY_S)
             )
             self._refresh_at = now + _RETRY_S
-            for standing in due:
-                standing.wake_at = now + _RETRY_S
+            return False
+        return True
 
-    def close(self) -> None:
-        """Called when the process ends. What there is to know is in the database already."""
+    def _confirm(self, standings: list[_Standing], now: float) -> None:
+        rows = self.store.periodic([standing.entry.key for standing in standings])
+        for standing in standings:
+            row = rows.get(standing.entry.key)
+            if row is not None:
+                self._take_over(standing, row, now)
+            standing.unconfirmed = False
 
-    def _wants_refresh(self, due: list[_Standing], now: float) -> bool:
-        if now >= self._refresh_at or self._was_set_back(now):
-            return True
-        return any(self._standby or standing.unconfirmed for standing in due)
+    def _refresh(self, now: float) -> None:
+        """Take over what other processes have written."""
+        self._compare_clocks()
+        self._adopt(self.store.periodic(), now)
+        self._refresh_at = now + self._refresh_every()
+
+    def _compare_clocks(self) -> None:
+        """Go by the database's clock if ours is off, so that all hosts agree on when a tick is due."""
+        offset = self.store.clock_offset()
+        ahead = offset if abs(offset) > _CLOCKS_DIFFER_S else 0.0
+        if ahead and not self._ahead:
+            logger.warning(
+                "beat: The clock of this machine differs from the database's by %.1f seconds. The schedule "
+                "goes by the database's; have both set by NTP.",
+                -ahead,
+            )
+        self._ahead = ahead
+
+    def _now(self) -> float:
+        """The time that the schedule goes by."""
+        return _clock.time() + self._ahead
 
     def _was_set_back(self, now: float) -> bool:
         """Whether the clock is so far behind what was planned that it must have been changed."""
         return self._refresh_at > now + self._refresh_every() + _SKEW_S
+
+    def _refresh_every(self) -> float:
+        seconds: float = self.app.conf.beat_max_loop_interval or _REFRESH_S
+        return seconds
 
     # -- the heap ------------------------------------------------------------------------------------
 
@@ -216,100 +261,106 @@ class Ticker:
                 due[name] = standing
         return list(due.values())
 
-    # -- the configuration and the database ------------------------------------------------------------
+    # -- the schedule --------------------------------------------------------------------------------
 
-    def _read_entries(self) -> tuple[dict[str, Entry], set[str]]:
-        """The usable entries and the names of the others, by the names that the database has for them."""
-        conf = self.app.conf
-        given = dict(conf.beat_schedule or {})
-        if conf.result_expires and not self.app.backend.supports_autoexpire:
-            given.setdefault("celery.backend_cleanup", cleanup_entry())
-        entries, broken = {}, set()
-        for name, values in given.items():
-            try:
-                entry = read_entry(self.app, name, values)
-                entries[entry.key] = entry
-            except Exception:
-                # One entry that cannot be used must not stop the others.
-                logger.exception("beat: Cannot use the entry %r of the schedule, leaving it out.", name)
-                broken.add(row_name(str(name)))
-        return entries, broken
+    def _adopt(self, rows: Mapping[str, PeriodicRow], now: float) -> None:
+        """Make the standings those of the configuration and of what was edited at run time."""
+        entries = self._edited(rows)
+        for name in self._standings.keys() - entries.keys():
+            del self._standings[name]
+        for name, entry in entries.items():
+            row = rows.get(name) or PeriodicRow(name=name)
+            standing = self._standings.get(name)
+            if standing is None:
+                standing = self._standings[name] = _Standing(
+                    entry=entry, last_run_at=float("-inf"), due_at=now, wake_at=now
+                )
+            elif standing.entry is not entry and standing.entry != entry:
+                standing.entry, standing.passed_at = entry, float("-inf")
+                standing.last_run_at = float("-inf")
+            self._take_over(standing, row, now)
 
-    def _add(self, entry: Entry, row: PeriodicRow | None, now: float) -> None:
+    def _edited(self, rows: Mapping[str, PeriodicRow]) -> dict[str, Entry]:
+        """The entries of the configuration with what was added and changed at run time."""
+        entries = dict(self._code)
+        texts = {name: row.spec for name, row in rows.items() if row.spec is not None}
+        self._specs = {name: self._read_text(name, text) for name, text in texts.items()}
+        for name, (_, entry) in self._specs.items():
+            if entry is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = entry
+        return entries
+
+    def _read_text(self, name: str, text: str) -> tuple[str, Entry | None]:
+        known = self._specs.get(name)
+        if known is not None and known[0] == text:
+            return known
+        try:
+            return text, read_spec(self.app, name, text)
+        except Exception:
+            logger.exception("beat: Cannot use the entry %r of the database, leaving it out.", name)
+            return text, None
+
+    def _take_over(self, standing: _Standing, row: PeriodicRow, now: float) -> None:
+        """Believe the database."""
+        standing.enabled = row.enabled
+        if row.buffered_at != standing.buffered_at:
+            standing.buffered_at = row.buffered_at
+            self._rest(standing, now)
+            self._push(standing)
         # As Celery: what has never run counts from the moment it was first seen.
-        known = row or PeriodicRow(name=entry.key, last_run_at=now)
-        standing = _Standing(
-            entry=entry,
-            last_run_at=now,
-            due_at=now,
-            wake_at=now,
-            enabled=known.enabled,
-            unconfirmed=row is None,
-        )
-        if row is None:
-            self.store.save_periodic(known)
-        self._take_over(standing, known, now)
-        self._standings[entry.key] = standing
-        self._schedule_next(standing, now)
-        self._push(standing)
-
-    def _take_over(self, standing: _Standing, row: PeriodicRow, now: float) -> bool:
-        """Believe the database about the last run; returns whether that is news."""
         last_run_at = now if row.last_run_at is None else row.last_run_at
         if last_run_at > now + _SKEW_S:
             # The clock was ahead when this was written. Believing it would silence the entry until then.
             last_run_at = now
-            self.store.save_periodic(replace(row, last_run_at=now))
+            self.store.edit_periodic(row.name, last_run_at=now)
             standing.passed_at = float("-inf")
-        if last_run_at == standing.last_run_at or last_run_at < standing.passed_at:
-            return False
-        standing.last_run_at = last_run_at
-        return True
-
-    def _refresh(self, now: float) -> None:
-        """Take over what other processes have written."""
-        rows = self.store.periodic()
-        for name, standing in self._standings.items():
-            row = rows.get(name)
-            if row is None:
-                continue  # Another program's reconciling removed it; our next run writes it again.
-            standing.unconfirmed = False
-            standing.enabled = row.enabled
-            if self._take_over(standing, row, now):
-                self._schedule_next(standing, now)
-                self._push(standing)
-        self._refresh_at = now + self._refresh_every()
-
-    def _refresh_every(self) -> float:
-        seconds: float = self.app.conf.beat_max_loop_interval or _REFRESH_S
-        return seconds
+        if last_run_at != standing.last_run_at and last_run_at >= standing.passed_at:
+            standing.last_run_at = last_run_at
+            self._schedule_next(standing, now)
+            self._push(standing)
 
     # -- one entry -----------------------------------------------------------------------------------
 
     def _schedule_next(self, standing: _Standing, now: float) -> None:
         """Set when the entry comes due after its last run. Does not raise."""
         try:
-            standing.due_at = standing.wake_at = self._due_after(standing, now)
+            standing.due_at = self._due_after(standing, now)
         except Exception:
             logger.exception(
                 "beat: Cannot calculate the next run of %r, trying again in %s.",
                 standing.entry.name,
                 humanize_seconds(self._refresh_every()),
             )
-            standing.due_at, standing.wake_at = now, now + self._refresh_every()
+            standing.due_at = now + self._refresh_every()
+        self._rest(standing, now)
+
+    def _rest(self, standing: _Standing, now: float) -> None:
+        """Set when to look at the entry again: when it is due, or when the run that waits may go."""
+        standing.wake_at = standing.due_at
+        if standing.buffered_at is not None and standing.enabled:
+            standing.wake_at = min(standing.due_at, now + _BUFFERED_S)
 
     def _due_after(self, standing: _Standing, now: float) -> float:
         when = standing.entry.schedule
         if is_exact(when):
             return following(when, standing.last_run_at)
-        due, wait_s = when.is_due(datetime.fromtimestamp(standing.last_run_at, UTC))
+        due, wait_s = when.is_due(self._as_datetime(standing.last_run_at))
         return now if due else now + (wait_s if wait_s is not None else self._refresh_every())
 
-    def _fire(self, standing: _Standing, now: float) -> int:
-        """Publish one due entry as its policy says; the number of messages. Does not raise."""
+    def _as_datetime(self, moment: float) -> datetime:
+        """A moment for schedules, which compare it with the clock of this machine."""
+        return datetime.fromtimestamp(moment - self._ahead, UTC)
+
+    def _attend(self, standing: _Standing, until: float, now: float) -> int:
+        """Publish what is due of an entry; the number of messages. Does not raise."""
+        if standing.wake_at > until:
+            return 0  # Another process has seen to it.
         try:
-            plan = self._plan(standing, now)
-            published = [self._publish(standing.entry, tick, plan.next_at) for tick in plan.ticks]
+            sent = self._fire_buffered(standing) if standing.buffered_at is not None else 0
+            if standing.due_at <= until:
+                sent += self._fire(standing, now)
         except Exception:
             logger.exception(
                 "beat: Cannot publish the entry %r, trying again in %s.",
@@ -318,17 +369,41 @@ class Ticker:
             )
             standing.wake_at = now + _RETRY_S
             return 0
+        if not standing.unconfirmed:
+            self._rest(standing, now)
+        return sent
+
+    def _fire(self, standing: _Standing, now: float) -> int:
+        """Publish a due entry as its policy says; the number of messages."""
+        plan = self._plan(standing, now)
+        published = [self._publish(standing, tick, plan.next_at) for tick in plan.ticks]
         if plan.ticks:
             standing.passed_at = plan.ticks[-1].key
             self._standby = None in published
-            if self._standby:
-                # Whoever was first knows better when it ran.
-                self._refresh_at = min(self._refresh_at, now)
         elif is_exact(standing.entry.schedule):
             standing.passed_at = standing.due_at
         standing.last_run_at = plan.last_run_at
-        standing.due_at = standing.wake_at = plan.next_at
+        standing.due_at = plan.next_at
+        if None in published:
+            # Whoever was first knows better when it ran.
+            standing.unconfirmed, standing.wake_at = True, now
         return sum(count or 0 for count in published)
+
+    def _fire_buffered(self, standing: _Standing) -> int:
+        """Publish the run that waited, if the one before it has ended; the number of messages."""
+        entry = standing.entry
+        if not standing.enabled or self._last_run_goes_on(standing):
+            return 0
+        due_at = standing.buffered_at
+        if due_at is None:
+            return 0  # Another process has sent it.
+        messages = self._messages(entry, due_at)
+        standing.buffered_at = None
+        if not self.store.tick_buffered(entry.key, due_at, [self._outgoing(each) for each in messages]):
+            standing.unconfirmed = True
+            return 0
+        self._log_sent(entry, messages)
+        return len(messages)
 
     # -- policies ------------------------------------------------------------------------------------
 
@@ -362,7 +437,7 @@ class Ticker:
     def _plan_by_asking(self, standing: _Standing, now: float) -> _Plan:
         """Of such a schedule only `is_due` is known."""
         last_run_at = standing.last_run_at
-        is_due, wait_s = standing.entry.schedule.is_due(datetime.fromtimestamp(last_run_at, UTC))
+        is_due, wait_s = standing.entry.schedule.is_due(self._as_datetime(last_run_at))
         next_at = now + max(self._refresh_every() if wait_s is None else wait_s, _AT_ONCE_S)
         if not is_due or not standing.enabled:
             return _Plan((), last_run_at, next_at)
@@ -383,50 +458,73 @@ class Ticker:
 
     # -- publishing ----------------------------------------------------------------------------------
 
-    def _publish(self, entry: Entry, tick: _Tick, next_at: float) -> int | None:
+    def _publish(self, standing: _Standing, tick: _Tick, next_at: float) -> int | None:
         """Publish one tick: the number of messages, or None when another process has it."""
+        entry = standing.entry
         if self.app.conf.task_always_eager:
             # The call is the run, so the tick has to be ours before it.
             if not self._take(entry, tick, next_at, ()):
                 return None
             return len(self._messages(entry, tick.due_at)) or 1
-        messages = self._messages(entry, tick.due_at)
-        if not self._take(entry, tick, next_at, messages):
+        busy = entry.overlap != "allow" and self._last_run_goes_on(standing)
+        # No handler of publishing shall see what is not published.
+        messages = [] if busy else self._messages(entry, tick.due_at)
+        taken = self._take(entry, tick, next_at, messages, busy)
+        if taken is Ticked.ELSEWHERE:
             return None
+        if taken is Ticked.HELD_BACK:
+            return self._hold_back(standing, tick)
+        self._log_sent(entry, messages)
+        return len(messages)
+
+    def _hold_back(self, standing: _Standing, tick: _Tick) -> int:
+        entry = standing.entry
+        if entry.overlap == "buffer_one":
+            standing.buffered_at = tick.key if standing.buffered_at is None else standing.buffered_at
+            logger.info(
+                "Scheduler: Holding back due task %s (%s): its last run goes on", entry.name, entry.task
+            )
+        else:
+            logger.info("Scheduler: Skipping due task %s (%s): its last run goes on", entry.name, entry.task)
+        return 0
+
+    def _log_sent(self, entry: Entry, messages: Iterable[Message]) -> None:
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
         for message in messages:
             logger.debug("%s sent. id->%s", entry.task, message.id)
-        return len(messages)
 
-    def _take(self, entry: Entry, tick: _Tick, next_at: float, messages: Iterable[Message]) -> bool:
-        outgoing = [self._outgoing(message) for message in messages]
-        taken = self.store.tick(entry.key, tick.key, outgoing, ran_at=tick.ran_at, next_run_at=next_at)
-        if not taken:
+    def _last_run_goes_on(self, standing: _Standing) -> bool:
+        row = self.store.periodic([standing.entry.key]).get(standing.entry.key)
+        standing.buffered_at = None if row is None else row.buffered_at
+        return (
+            row is not None and row.last_task_id is not None and self.store.is_outstanding(row.last_task_id)
+        )
+
+    def _take(
+        self, entry: Entry, tick: _Tick, next_at: float, messages: Iterable[Message], busy: bool = False
+    ) -> Ticked:
+        taken = self.store.tick(
+            entry.key,
+            tick.key,
+            [self._outgoing(message) for message in messages],
+            ran_at=tick.ran_at,
+            next_run_at=next_at,
+            overlap=Overlap(entry.overlap),
+            is_busy=busy,
+            app=app_name(self.app),
+        )
+        if taken is Ticked.ELSEWHERE:
             logger.debug("beat: Another process has sent the due task %s (%s)", entry.name, entry.task)
         return taken
 
     def _messages(self, entry: Entry, due_at: float) -> list[Message]:
         """What a call of the entry's task publishes; nothing when it fails, which is logged."""
-        options = dict(entry.options)
-        options["headers"] = {
-            **(options.get("headers") or {}),
-            "celery_beat_task": True,
-            "celerylite_due_at": datetime.fromtimestamp(due_at, UTC).isoformat(),
-        }
         with Outbox() as box:
             try:
-                self._call(entry, options)
+                call_entry(self.app, entry, due_at)
             except Exception as exc:
                 logger.exception("Message Error: %s", f"Couldn't apply scheduled task {entry.name}: {exc}")
         return box.messages
-
-    def _call(self, entry: Entry, options: dict[str, Any]) -> None:
-        args, kwargs = evaluate_args(entry.args), evaluate_kwargs(entry.kwargs)
-        task = self.app.tasks.get(entry.task)
-        if task is not None:
-            task.apply_async(args, kwargs, **options)
-        else:
-            self.app.send_task(entry.task, args, kwargs, **options)
 
 
 def _plan_from(ticks: tuple[_Tick, ...], last_run_at: float, entry: Entry) -> _Plan:

@@ -478,6 +478,8 @@ class StoreScheduler(Scheduler):
     However many of them run, on whichever hosts: see `_ticks.Ticker`, which does the work.
     """
 
+    _forget: Callable[[], None] | None = None
+
     @cached_property
     def _ticker(self) -> Ticker:
         ticker = Ticker(self.app, self.app.store)
@@ -490,6 +492,19 @@ class StoreScheduler(Scheduler):
         due_at = self._ticker.next_due()
         wait_s = self.max_interval if due_at is None else due_at - _clock.time()
         return min(max(wait_s, 0), self.max_interval)
+
+    def on_letters(self, woken: Callable[[], None]) -> None:
+        """Call `woken`, in any thread, when the schedule may have been edited; until `close`."""
+        self._forget = self.app.store.on_letters(woken)
+
+    def look(self) -> None:
+        """Have the next `tick` take over what was edited."""
+        self._ticker.look()
+
+    def close(self) -> None:
+        if self._forget is not None:
+            self._forget()
+        super().close()
 
     @property
     def info(self) -> str:
@@ -558,6 +573,8 @@ class Service:
         self.effective_max_interval = self.scheduler.max_interval
         self._last_tick = _clock.monotonic()
         forget_clock = _clock.on_moved(self._woken.set)
+        if isinstance(self.scheduler, StoreScheduler):
+            self.scheduler.on_letters(self._woken.set)
         try:
             while not self._is_shutdown.is_set():
                 self._tick_and_wait()
@@ -572,10 +589,15 @@ class Service:
         self._last_tick = _clock.monotonic()
         if interval and interval > 0.0:
             debug("beat: Waking up %s.", humanize_seconds(interval, prefix="in "))
-            self._woken.wait(_clock.real_timeout(interval))
-            self._woken.clear()
+            self._wait(interval)
             if self.scheduler.should_sync():
                 self.scheduler._do_sync()
+
+    def _wait(self, interval: float) -> None:
+        woken = self._woken.wait(_clock.real_timeout(interval))
+        self._woken.clear()
+        if woken and isinstance(self.scheduler, StoreScheduler) and not self._is_shutdown.is_set():
+            self.scheduler.look()
 
     def sync(self) -> None:
         """Save the schedule and say that the service has stopped."""

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum
+from enum import Enum, IntEnum
 from importlib import import_module
 from typing import Any, cast
 
@@ -30,17 +30,23 @@ __all__ = (
     "Letter",
     "MessageState",
     "Outgoing",
+    "Overlap",
     "PeriodicRow",
     "ResultRow",
     "RunRow",
+    "SCHEDULE_TOPIC",
     "Settlement",
     "Store",
+    "Ticked",
     "Waiting",
     "Watch",
     "WorkerRow",
     "open_store",
     "this_process",
 )
+
+#: Topic of the letters that say that entries of the schedule were edited.
+SCHEDULE_TOPIC = "schedule"
 
 
 class MessageState(IntEnum):
@@ -225,6 +231,34 @@ class PeriodicRow:
     last_run_at: float | None = None
     next_run_at: float | None = None
     total_run_count: int = 0
+    #: The name of the app that wrote the entry: apps that share a database leave each other's alone.
+    app: str | None = None
+    #: What it sends.
+    task: str | None = None
+    #: The id of the task that was sent last.
+    last_task_id: str | None = None
+    #: The due time of a run that waits for the one before to end (``overlap='buffer_one'``).
+    buffered_at: float | None = None
+
+
+class Overlap(Enum):
+    """What becomes of a tick while a message of the entry's last run is still outstanding."""
+
+    ALLOW = "allow"
+    #: The tick is taken and nothing is published.
+    SKIP = "skip"
+    #: One tick, the first, is remembered in `PeriodicRow.buffered_at`; those after it are skipped.
+    BUFFER_ONE = "buffer_one"
+
+
+class Ticked(IntEnum):
+    """What `Store.tick` did. False for a tick that was not ours to take."""
+
+    #: Another process had this tick; nothing was written.
+    ELSEWHERE = 0
+    PUBLISHED = 1
+    #: Ours, but the run before it has not ended: skipped or remembered.
+    HELD_BACK = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,22 +472,52 @@ class Store(ABC):
         *,
         ran_at: float | None = None,
         next_run_at: float | None = None,
-    ) -> bool:
+        overlap: Overlap = Overlap.ALLOW,
+        is_busy: bool = False,
+        app: str | None = None,
+    ) -> Ticked:
         """Publish for the tick (entry, due_at) unless that was done before; one transaction.
 
-        Sets the entry's last run to `ran_at` (default: now) and `next_run_at`, and counts the run.
-        False: another process had this tick, nothing was written.
+        Sets the entry's last run to `ran_at` (default: now) and `next_run_at`, and counts the run. With
+        `overlap` nothing is published while the message of the last run is outstanding; `is_busy` says
+        that the caller has seen it so, for whom `outgoing` may be empty. An entry that is not known yet
+        is added, as one of `app`.
         """
 
     @abstractmethod
-    def periodic(self) -> dict[str, PeriodicRow]: ...
+    def tick_buffered(self, entry: str, due_at: float, outgoing: Sequence[Outgoing]) -> bool:
+        """Publish the run that `tick` remembered for `due_at`, once the one before it has ended.
+
+        False: it has not ended, or another process was first; nothing was written.
+        """
 
     @abstractmethod
-    def save_periodic(self, row: PeriodicRow) -> None:
-        """Insert or replace an entry, all of its fields."""
+    def is_outstanding(self, task_id: str) -> bool:
+        """Whether a message of the task waits, runs, or waits for a retry."""
 
     @abstractmethod
-    def delete_periodic(self, name: str) -> None: ...
+    def periodic(self, names: Collection[str] | None = None) -> dict[str, PeriodicRow]:
+        """The entries of these names that there are, or all, by name."""
+
+    @abstractmethod
+    def add_periodic(self, rows: Sequence[PeriodicRow]) -> set[str]:
+        """Add the entries whose names are not there yet, in one transaction; the names that were added.
+
+        This and the two methods below tell the other processes, by a letter of `SCHEDULE_TOPIC`, if an
+        entry was added, changed or removed at run time.
+        """
+
+    @abstractmethod
+    def edit_periodic(self, name: str, **columns: Any) -> bool:
+        """Set fields of an entry (those of PeriodicRow), leave the others as they are; False: no such one."""
+
+    @abstractmethod
+    def delete_periodic(self, name: str) -> bool:
+        """Remove an entry; False if there was none."""
+
+    @abstractmethod
+    def clock_offset(self) -> float:
+        """Seconds by which the database's clock is ahead of ours; 0 for a database on this machine."""
 
     # -- upkeep -------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -150,6 +151,12 @@ class Messages:
         self._purgeable = Statement(lambda: self.dialect.skip_locked(after))
         self._purgeable_of = Statement(lambda: self.dialect.skip_locked(after.where(queues)))
         self._last = Statement(lambda: sa.select(sa.func.max(c.id)))
+        # One statement for each partial index; no index knows the ids of all messages.
+        of_task = c.task_id == sa.bindparam("task")
+        self._of_task = [
+            Statement(partial(sa.select(c.id).where(of_task, state).limit, 1))
+            for state in (c.state == _SCHEDULED, c.state > _READY, c.state == _READY)
+        ]
 
     def _read(self) -> list[Any]:
         c = self.table.c
@@ -181,6 +188,13 @@ class Messages:
             return None
         running = values["state"] == MessageState.RUNNING
         return Delivery(row=row, token=token, message=outgoing.message, deliveries=1, running=running)
+
+    def is_outstanding(self, tx: Transaction, task_id: str) -> bool:
+        """Whether a message of the task waits, runs, or waits for a retry.
+
+        Reads an index, except for what is READY: with a long queue that is all of it.
+        """
+        return any(tx.one(statement, task=task_id) is not None for statement in self._of_task)
 
     # -- claiming -----------------------------------------------------------------------------------
 
@@ -242,7 +256,14 @@ class Messages:
             state = MessageState.RUNNING if started else MessageState.CLAIMED
             self.take(tx, [each.row for each in deliveries if each.running == started], owner, token, state)
         self.drop(tx, [each.row for each in corrupt])
+        self._prove_owned(tx, deliveries)
         return deliveries, corrupt
+
+    def _prove_owned(self, tx: Transaction, deliveries: Sequence[Delivery]) -> None:
+        # A claim that is made twice because its answer was lost leaves the first one's messages to nobody.
+        if deliveries:
+            look = {"row": deliveries[0].row, "held": deliveries[0].token}
+            tx.proof = Proof(statement=self._still_held, parameters=look, found=True)
 
     def take(self, tx: Transaction, rows: Sequence[int], owner: str, token: str, state: MessageState) -> None:
         for ids in chunks(rows, _MANY):
@@ -269,6 +290,10 @@ class Messages:
         look = {"row": delivery.row, "held": delivery.token}
         tx.proof = Proof(statement=self._still_held, parameters=look, found=False)
         return tx.run(self._remove, **look) == 1
+
+    def holds(self, tx: Transaction, delivery: Delivery) -> bool:
+        """Whether the delivery is still its owner's."""
+        return tx.one(self._still_held, row=delivery.row, held=delivery.token) is not None
 
     def requeue(self, tx: Transaction, delivery: Delivery, at: float) -> bool:
         """READY or SCHEDULED again; False if it is not held any more."""
@@ -304,6 +329,7 @@ class Messages:
         deliveries, corrupt = read_all(tx.rows(self._started, dead=dead), token, 0)
         tx.run(self._transfer, dead=dead, new_owner=owner, new_token=token)
         self.drop(tx, [each.row for each in corrupt])
+        self._prove_owned(tx, deliveries)
         return Claimed(deliveries=tuple(_started(each, True) for each in deliveries), corrupt=tuple(corrupt))
 
     # -- looking ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from celerylite import exceptions
 __all__ = ("SCHEMA_VERSION", "Tables", "prepare")
 
 #: What this code writes. A database that says more was written by a newer celerylite.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: Columns of `celery_taskmeta` that Celery added over the years or keeps for `result_extended`.
 _MAYBE_MISSING = ("children", "name", "args", "kwargs", "worker", "retries", "queue", "stamps")
@@ -110,8 +110,23 @@ def _nothing(connection: sa.Connection, tables: Tables) -> None:
     """Version 0 is an empty database: creating the tables was all."""
 
 
+def _know_more_of_entries(connection: sa.Connection, tables: Tables) -> None:
+    """Version 2: whose an entry is, what it sent last, and the run of it that waits."""
+    _add_columns(connection, tables.periodic)
+
+
+def _add_columns(connection: sa.Connection, table: sa.Table) -> None:
+    """Add the columns that the database's table lacks; all of them may be null."""
+    # Looked at, not assumed: where DDL commits by itself, an attempt before this one may have got halfway.
+    found = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in found:
+            of_type = column.type.compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {of_type}")
+
+
 #: From which version, what leads to the next one. Tables that are new are there already.
-_MIGRATIONS: dict[int, Callable[[sa.Connection, Tables], None]] = {}
+_MIGRATIONS: dict[int, Callable[[sa.Connection, Tables], None]] = {1: _know_more_of_entries}
 
 
 def _results(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
@@ -267,6 +282,10 @@ def _periodic(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("last_run_at", sa.Double()),
         sa.Column("next_run_at", sa.Double()),
         sa.Column("total_run_count", sa.Integer(), nullable=False),
+        sa.Column("app", sa.String(255)),
+        sa.Column("task", sa.Text()),
+        sa.Column("last_task_id", _Key),
+        sa.Column("buffered_at", sa.Double()),
         **_OURS,
     )
     ticks = sa.Table(

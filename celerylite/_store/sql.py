@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
+from kombu.exceptions import OperationalError
 
 from celerylite import _clock
 from celerylite._store import (
+    SCHEDULE_TOPIC,
     ChordPart,
     Claimed,
     Delivery,
@@ -21,11 +23,13 @@ from celerylite._store import (
     Letter,
     MessageState,
     Outgoing,
+    Overlap,
     PeriodicRow,
     ResultRow,
     RunRow,
     Settlement,
     Store,
+    Ticked,
     Waiting,
     Watch,
     WorkerRow,
@@ -44,6 +48,9 @@ from celerylite._store.writer import Writer
 from celerylite.exceptions import ClaimLost
 
 __all__ = ("SqlStore", "open_store")
+
+#: Seconds for which processes can read that the schedule was edited; they look every minute anyway.
+_LETTER_S = 300.0
 
 
 def open_store(
@@ -95,6 +102,8 @@ class SqlStore(Store):
         self._wakeup = Wakeup(database, self._look)
         self._writer = Writer(database, self._wakeup.announce)
         self._wakeup.writer = self._writer
+        #: What settlements published whose fate is not known, by row and token of the settled delivery.
+        self._unsure: dict[tuple[int, str], list[Delivery | None]] = {}
         self._pid = os.getpid()
         _open_stores.add(self)
 
@@ -134,7 +143,30 @@ class SqlStore(Store):
         return self._writer.run(lambda tx: self._begin(tx, deliveries, results))
 
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
-        return self._writer.run(lambda tx: self._settle(tx, settlement))
+        # Those of one claim share a token.
+        key = (settlement.delivery.row, settlement.delivery.token)
+        earlier = self._unsure.pop(key, [])
+        published: list[Delivery | None] = []
+
+        def work(tx: Transaction) -> list[Delivery | None]:
+            nonlocal published
+            published = self._settle(tx, settlement)
+            return published
+
+        try:
+            return self._writer.run(work)
+        except ClaimLost:
+            if self._hold_any(earlier):
+                return earlier
+            raise
+        except OperationalError:
+            # The last COMMIT may have arrived, and what follows be ours already: the next try has to know.
+            self._unsure[key] = published or earlier
+            raise
+
+    def _hold_any(self, deliveries: Sequence[Delivery | None]) -> bool:
+        ours = [each for each in deliveries if each is not None]
+        return bool(ours) and self.database.read(lambda tx: self._messages.holds(tx, ours[0]))
 
     def settle_soon(self, settlement: Settlement) -> Future[list[Delivery | None]]:
         return self._writer.run_soon(lambda tx: self._settle(tx, settlement))
@@ -319,33 +351,94 @@ class SqlStore(Store):
         *,
         ran_at: float | None = None,
         next_run_at: float | None = None,
-    ) -> bool:
+        overlap: Overlap = Overlap.ALLOW,
+        is_busy: bool = False,
+        app: str | None = None,
+    ) -> Ticked:
         at = _clock.time() if ran_at is None else ran_at
-        return self._writer.run(lambda tx: self._tick(tx, entry, due_at, outgoing, at, next_run_at))
 
-    def _tick(
-        self,
-        tx: Transaction,
-        entry: str,
-        due_at: float,
-        outgoing: Sequence[Outgoing],
-        ran_at: float,
-        next_run_at: float | None,
-    ) -> bool:
-        if not self._periodic.take(tx, entry, due_at):
-            return False
-        self._messages.insert(tx, [Outgoing(message=each.message) for each in outgoing])
-        self._periodic.ran(tx, entry, ran_at, next_run_at)
-        return True
+        def take(tx: Transaction) -> Ticked:
+            if not self._periodic.take(tx, entry, due_at):
+                return Ticked.ELSEWHERE
+            # The entry may be new, or removed by a program that does not know it.
+            self._periodic.add(tx, PeriodicRow(name=entry, app=app))
+            self._periodic.ran(tx, entry, at, next_run_at)
+            if overlap is not Overlap.ALLOW and (is_busy or self._is_busy(tx, entry)):
+                if overlap is Overlap.BUFFER_ONE:
+                    self._periodic.buffer(tx, entry, due_at)
+                return Ticked.HELD_BACK
+            self._send(tx, entry, outgoing)
+            return Ticked.PUBLISHED
 
-    def periodic(self) -> dict[str, PeriodicRow]:
-        return self.database.read(self._periodic.all)
+        return self._writer.run(take)
 
-    def save_periodic(self, row: PeriodicRow) -> None:
-        self._writer.run(lambda tx: self._periodic.save(tx, row))
+    def _is_busy(self, tx: Transaction, entry: str) -> bool:
+        task_id, buffered_at = self._periodic.last_sent(tx, entry)
+        if buffered_at is not None:
+            return True
+        return task_id is not None and self._messages.is_outstanding(tx, task_id)
 
-    def delete_periodic(self, name: str) -> None:
-        self._writer.run(lambda tx: self._periodic.delete(tx, name))
+    def _send(self, tx: Transaction, entry: str, outgoing: Sequence[Outgoing]) -> None:
+        if outgoing:
+            self._messages.insert(tx, [Outgoing(message=each.message) for each in outgoing])
+            self._periodic.sent(tx, entry, outgoing[0].message.id)
+
+    def tick_buffered(self, entry: str, due_at: float, outgoing: Sequence[Outgoing]) -> bool:
+        def take(tx: Transaction) -> bool:
+            task_id, buffered_at = self._periodic.last_sent(tx, entry)
+            if buffered_at != due_at or (task_id and self._messages.is_outstanding(tx, task_id)):
+                return False
+            if not self._periodic.unbuffer(tx, entry, due_at):
+                return False
+            self._send(tx, entry, outgoing)
+            return True
+
+        return self._writer.run(take)
+
+    def is_outstanding(self, task_id: str) -> bool:
+        return self.database.read(lambda tx: self._messages.is_outstanding(tx, task_id))
+
+    def periodic(self, names: Collection[str] | None = None) -> dict[str, PeriodicRow]:
+        if names is None:
+            return self.database.read(self._periodic.all)
+        return self.database.read(lambda tx: self._periodic.some(tx, names))
+
+    def add_periodic(self, rows: Sequence[PeriodicRow]) -> set[str]:
+        def add(tx: Transaction) -> set[str]:
+            added = {row.name for row in rows if self._periodic.add(tx, row)}
+            if any(row.spec is not None for row in rows if row.name in added):
+                self._tell_of_edit(tx)
+            return added
+
+        return self._writer.run(add)
+
+    def edit_periodic(self, name: str, **columns: Any) -> bool:
+        if "enabled" in columns:
+            columns["enabled"] = int(columns["enabled"])
+
+        def edit(tx: Transaction) -> bool:
+            self._tell_of_edit(tx)
+            return self._periodic.edit(tx, name, columns)
+
+        return self._writer.run(edit)
+
+    def delete_periodic(self, name: str) -> bool:
+        def delete(tx: Transaction) -> bool:
+            self._tell_of_edit(tx)
+            return self._periodic.delete(tx, name)
+
+        return self._writer.run(delete)
+
+    def _tell_of_edit(self, tx: Transaction) -> None:
+        # A letter, because that is what every process looks for on every database.
+        self._control.post(tx, SCHEDULE_TOPIC, "", _clock.time() + _LETTER_S)
+
+    def clock_offset(self) -> float:
+        if self.database.dialect.single_writer:
+            return 0.0
+        before = _clock.time()
+        theirs = self.database.read(self._workers.now)
+        return theirs - (before + _clock.time()) / 2
 
     # -- upkeep -------------------------------------------------------------------------------------
 

@@ -38,6 +38,10 @@ class Workers:
         self._lock = Statement(lambda: dialect.skip_locked(sa.select(*c).where(c.owner == bind("who"))))
         self._remove = Statement(lambda: workers.delete().where(c.owner == bind("who")))
 
+    def now(self, tx: Transaction) -> float:
+        """The time by the database's clock."""
+        return float(tx.scalar(self._now))
+
     def join(self, tx: Transaction, worker: WorkerRow, lease_s: float) -> None:
         queues = None if worker.queues is None else json.dumps(list(worker.queues))
         tx.run(
@@ -48,7 +52,7 @@ class Workers:
             pid=worker.pid,
             pid_started=worker.pid_started,
             queues=queues,
-            lease_until=float(tx.scalar(self._now)) + lease_s,
+            lease_until=self.now(tx) + lease_s,
             departed=0,
         )
 

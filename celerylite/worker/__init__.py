@@ -124,6 +124,7 @@ class Runtime:
         self._unsubscribe = [
             self.store.on_new_messages(partial(self._keeper.ask, "claim")),
             self.store.on_letters(partial(self._keeper.ask, "revokes")),
+            self.store.on_letters(partial(self._keeper.ask, "schedule edits")),
         ]
         self._keeper.add("rescue", self._rescue)
         self._keeper.add("revokes", self._read_revokes)
@@ -132,6 +133,7 @@ class Runtime:
         self._keeper.add("rate limits", self._fill_all, after=None)
         if self._ticker is not None:
             self._keeper.add("schedule", self._start_schedule)
+            self._keeper.add("schedule edits", self._look_at_schedule, after=None)
         self._keeper.start()
         logger.info("%s ready.", self.hostname, extra={"action": "started"})
 
@@ -427,8 +429,13 @@ class Runtime:
             return None
         self._ticker.fire_due(_clock.time())
         due = self._ticker.next_due()
-        longest = float(self.app.conf.beat_max_loop_interval or 300)
-        return longest if due is None else min(longest, max(0.0, due - _clock.time()))
+        # Not until it is due: the machine may sleep meanwhile, or have its clock set, and the wait is by
+        # a clock that does not notice.
+        return _LOOK_AGAIN if due is None else min(_LOOK_AGAIN, max(0.0, due - _clock.time()))
+
+    def _look_at_schedule(self) -> None:
+        if self._ticker is not None and self._ticker.look():
+            self._keeper.ask("schedule")
 
     def schedule_changed(self) -> None:
         """Read the schedule again."""

@@ -13,14 +13,17 @@ import pytest
 
 from celerylite import _clock
 from celerylite._store import (
+    SCHEDULE_TOPIC,
     ChordPart,
     Delivery,
     MessageState,
     Outgoing,
+    Overlap,
     PeriodicRow,
     ResultRow,
     RunRow,
     Settlement,
+    Ticked,
 )
 from celerylite._store.sql import SqlStore
 from celerylite.exceptions import ClaimLost
@@ -530,21 +533,96 @@ def test_waiting_lists_ready_messages_before_scheduled_ones(store: SqlStore) -> 
 def test_each_tick_is_published_once(store: SqlStore, other: SqlStore) -> None:
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda i: (store, other)[i % 2].tick("e", 60.0, [out()], ran_at=61.0), range(8)))
-    assert won.count(True) == 1
-    assert store.tick("e", 120.0, [out()], ran_at=121.0, next_run_at=180.0)
+    assert sorted(won) == [Ticked.ELSEWHERE] * 7 + [Ticked.PUBLISHED]
+    assert store.tick("e", 120.0, [out("second")], ran_at=121.0, next_run_at=180.0, app="a")
     assert store.queue_lengths() == {"celery": 2}
     assert store.periodic() == {
-        "e": PeriodicRow(name="e", last_run_at=121.0, next_run_at=180.0, total_run_count=2)
+        "e": PeriodicRow(
+            name="e", last_run_at=121.0, next_run_at=180.0, total_run_count=2, last_task_id="second"
+        )
     }
 
 
-def test_schedule_entries_are_saved_changed_and_deleted(store: SqlStore) -> None:
-    row = PeriodicRow(name="e", spec='{"task": "x"}', enabled=False, last_run_at=1.5, total_run_count=7)
-    store.save_periodic(PeriodicRow(name="e"))
-    store.save_periodic(row)
-    assert store.periodic() == {"e": row}
-    store.delete_periodic("e")
-    assert store.periodic() == {}
+def test_a_tick_is_skipped_while_the_run_before_it_is_outstanding(store: SqlStore) -> None:
+    skip = Overlap.SKIP
+    assert store.tick("e", 1.0, [out("first")], overlap=skip) is Ticked.PUBLISHED
+    assert store.tick("e", 2.0, [out("waits")], overlap=skip) is Ticked.HELD_BACK
+    (delivery,) = store.claim("me", None, 10, running=1).deliveries
+    assert store.tick("e", 3.0, [out("runs")], overlap=skip) is Ticked.HELD_BACK
+    again = replace(delivery.message, due_at=_clock.time() + 1000)
+    store.settle(success(delivery, results=(), publish=(Outgoing(message=again),)))
+    assert store.tick("e", 4.0, [out("is retried")], overlap=skip) is Ticked.HELD_BACK
+    assert store.is_outstanding("first")
+    (delivery,) = store.claim_scheduled("me", ["first"])
+    store.settle(success(delivery))
+    assert not store.is_outstanding("first")
+    assert store.tick("e", 5.0, [out("second")], overlap=skip) is Ticked.PUBLISHED
+    assert store.tick("e", 5.0, [out("twice")], overlap=skip) is Ticked.ELSEWHERE
+    assert [each.message.id for each in store.waiting(10)] == ["second"]
+    row = store.periodic()["e"]
+    assert (row.total_run_count, row.buffered_at) == (5, None)
+
+
+def test_one_tick_is_remembered_until_the_run_before_it_has_ended(store: SqlStore, other: SqlStore) -> None:
+    buffer = Overlap.BUFFER_ONE
+    store.tick("e", 1.0, [out("first")], overlap=buffer)
+    for due_at in (2.0, 3.0):
+        assert store.tick("e", due_at, [out()], overlap=buffer) is Ticked.HELD_BACK
+    assert other.periodic()["e"].buffered_at == 2.0
+    assert not other.tick_buffered("e", 2.0, [out()])
+    (delivery,) = store.claim("me", None, 10, running=1).deliveries
+    store.settle(success(delivery))
+    # The one that waits has its turn before those that come after.
+    assert store.tick("e", 4.0, [out()], overlap=buffer) is Ticked.HELD_BACK
+    assert not other.tick_buffered("e", 3.0, [out()])
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(lambda i: (store, other)[i % 2].tick_buffered("e", 2.0, [out()]), range(4)))
+    assert won.count(True) == 1
+    assert sum(store.unfinished().values()) == 1
+    assert store.periodic()["e"].buffered_at is None
+
+
+def test_a_run_that_the_caller_knows_of_holds_a_tick_back(store: SqlStore) -> None:
+    assert store.tick("e", 1.0, [], overlap=Overlap.SKIP, is_busy=True) is Ticked.HELD_BACK
+
+
+def test_schedule_entries_are_added_edited_and_deleted(store: SqlStore, other: SqlStore) -> None:
+    row = PeriodicRow(name="e", app="a", task="x", last_run_at=1.5, total_run_count=7)
+    assert store.add_periodic([row, PeriodicRow(name="f")]) == {"e", "f"}
+    assert other.add_periodic([PeriodicRow(name="e", task="y"), PeriodicRow(name="g")]) == {"g"}
+    assert store.edit_periodic("e", enabled=False, spec="{}")
+    assert store.edit_periodic("e", enabled=False, spec="{}")
+    assert other.periodic(["e", "h"]) == {"e": replace(row, enabled=False, spec="{}")}
+    assert store.delete_periodic("e")
+    assert not store.delete_periodic("e")
+    assert not store.edit_periodic("e", enabled=True)
+    assert set(store.periodic()) == {"f", "g"}
+
+
+def test_every_process_is_told_of_an_edited_schedule(store: SqlStore, other: SqlStore) -> None:
+    heard = threading.Event()
+    end = other.on_letters(heard.set)
+    edits: list[Callable[[], object]] = [
+        lambda: store.add_periodic([PeriodicRow(name="e", spec="{}")]),
+        lambda: store.edit_periodic("e", enabled=False),
+        lambda: store.delete_periodic("e"),
+    ]
+    for number, edit in enumerate(edits, start=1):
+        heard.clear()
+        edit()
+        assert heard.wait(DEADLINE_S)
+        assert len(other.letters([SCHEDULE_TOPIC])) == number
+    end()
+    store.add_periodic([PeriodicRow(name="configured")])
+    assert len(other.letters([SCHEDULE_TOPIC])) == len(edits)
+
+
+def test_a_clock_that_differs_from_that_of_the_server_is_noticed(store: SqlStore) -> None:
+    assert abs(store.clock_offset()) < 1
+    with _clock.use(_clock.ManualClock(_clock.time() - 90)):
+        offset = store.clock_offset()
+    on_this_machine = store.database.dialect.single_writer
+    assert offset == (0.0 if on_this_machine else pytest.approx(90, abs=1))
 
 
 def test_pruning_removes_what_is_outdated_in_batches(store: SqlStore) -> None:
