@@ -145,7 +145,7 @@ class SqlStore(Store):
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
         # Those of one claim share a token.
         key = (settlement.delivery.row, settlement.delivery.token)
-        earlier = self._unsure.pop(key, [])
+        earlier = self._unsure.get(key, [])
         published: list[Delivery | None] = []
 
         def work(tx: Transaction) -> list[Delivery | None]:
@@ -154,15 +154,19 @@ class SqlStore(Store):
             return published
 
         try:
-            return self._writer.run(work)
-        except ClaimLost:
-            if self._hold_any(earlier):
-                return earlier
-            raise
+            try:
+                result = self._writer.run(work)
+            except ClaimLost:
+                if not self._hold_any(earlier):
+                    self._unsure.pop(key, None)
+                    raise
+                result = earlier
         except OperationalError:
             # The last COMMIT may have arrived, and what follows be ours already: the next try has to know.
             self._unsure[key] = published or earlier
             raise
+        self._unsure.pop(key, None)
+        return result
 
     def _hold_any(self, deliveries: Sequence[Delivery | None]) -> bool:
         ours = [each for each in deliveries if each is not None]
