@@ -237,7 +237,9 @@ def test_a_report_of_the_shop_tells_its_progress(shop: Site) -> None:
     response = shop.client.post("/reports", json={"rows": 20})
     assert response.status_code == 202
     answers = shop.follow(f"/tasks/{response.json()['task']}")
-    progress = [answer["progress"] for answer in answers if answer["state"] == "PROGRESS"]
+    told = [answer["progress"] for answer in answers if answer["state"] == "PROGRESS"]
+    # The task may end between the two reads of one poll: that one tells the result.
+    progress = [step for step in told if "done" in step]
     assert progress
     assert all(step["of"] == 20 and 1 <= step["done"] <= 20 for step in progress)
     assert [step["done"] for step in progress] == sorted(step["done"] for step in progress)
@@ -387,7 +389,9 @@ def test_a_flask_task_that_fails_hands_its_exception_to_the_page(flask_site: Sit
 
 def test_a_flask_task_tells_its_progress(flask_site: Site) -> None:
     answers = _flask_result(flask_site, "/count", to="10")
-    progress = [answer["value"] for answer in answers if answer["state"] == "PROGRESS"]
+    told = [answer["value"] for answer in answers if answer["state"] == "PROGRESS"]
+    # As above: the last one may be the result already.
+    progress = [step for step in told if step != 10]
     assert progress
     assert all(set(step) == {"current", "total"} for step in progress)
     assert answers[-1]["value"] == 10

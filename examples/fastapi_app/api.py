@@ -56,11 +56,13 @@ async def payment_webhook(request: Request) -> dict[str, str]:
 def task_state(task_id: str) -> dict[str, Any]:
     """What a page asks every second until the state is SUCCESS or FAILURE."""
     result = celery_app.AsyncResult(task_id)
-    answer: dict[str, Any] = {"task": task_id, "state": result.state}
-    if result.successful():
+    # Read once: the task goes on while we look at it.
+    state = result.state
+    answer: dict[str, Any] = {"task": task_id, "state": state}
+    if state == "SUCCESS":
         answer["result"] = result.result
-    elif result.failed():
+    elif state == "FAILURE":
         answer["error"] = repr(result.result)
-    elif result.state == "PROGRESS":
+    elif state == "PROGRESS":
         answer["progress"] = result.info
     return answer
