@@ -8,6 +8,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 from kombu import compression as compressors
+from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import dumps, loads
 
 from celerylite.exceptions import InvalidTaskError
@@ -66,11 +67,7 @@ def decode_body(message: Message, accept: Collection[str] | None) -> Body:
     Raises kombu's ContentDisallowed when its content type is not among `accept`, its DecodeError for
     what cannot be read, and InvalidTaskError for what is no body of a task.
     """
-    data: Any = message.body
-    packed_type = message.headers.get("compression")
-    if packed_type:
-        data = compressors.decompress(data, packed_type)
-    body = loads(data, message.content_type, message.content_encoding, accept=accept)
+    body = _unpacked(message, accept)
     try:
         args, kwargs, embed = body
     except (TypeError, ValueError):
@@ -80,13 +77,33 @@ def decode_body(message: Message, accept: Collection[str] | None) -> Body:
     if not isinstance(kwargs, Mapping):
         # As Celery: the sentence users match.
         raise InvalidTaskError("Task keyword arguments is not a mapping")
+    if not isinstance(args, list | tuple):
+        raise InvalidTaskError(f"task {message.id}: expected a list of arguments, got {type(args).__name__}")
+    if not isinstance(embed or {}, Mapping):
+        raise InvalidTaskError(
+            f"task {message.id}: expected a mapping of options, got {type(embed).__name__}"
+        )
     return Body(list(args), dict(kwargs), dict(embed or {}))
 
 
-def epoch(moment: Any, zone: tzinfo = UTC) -> float | None:
+def _unpacked(message: Message, accept: Collection[str] | None) -> Any:
+    data: Any = message.body
+    packed_type = message.headers.get("compression")
+    try:
+        if packed_type:
+            data = compressors.decompress(data, packed_type)
+        return loads(data, message.content_type, message.content_encoding, accept=accept)
+    except (ContentDisallowed, DecodeError):
+        raise
+    except Exception as exc:
+        # An unknown or wrong compression, encoding or content type: kombu lets each pass as it comes.
+        raise DecodeError(f"task {message.id}: expected a body that can be read, got {exc!r}") from exc
+
+
+def epoch(moment: Any, zone: tzinfo = UTC, what: str = "date") -> float | None:
     """Seconds since the epoch of an ISO 8601 text, datetime or number; naive times are in `zone`.
 
-    Raises InvalidTaskError for anything else.
+    Raises InvalidTaskError for anything else, about `what` it was.
     """
     if moment is None or isinstance(moment, int | float):
         return moment
@@ -94,6 +111,6 @@ def epoch(moment: Any, zone: tzinfo = UTC) -> float | None:
         when = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
     except (TypeError, ValueError):
         raise InvalidTaskError(
-            f"expected an ISO 8601 date such as '2026-11-21T09:00:00+00:00', got {moment!r}"
+            f"{what}: expected an ISO 8601 date such as '2026-11-21T09:00:00+00:00', got {moment!r}"
         ) from None
     return (when if when.tzinfo else when.replace(tzinfo=zone)).timestamp()

@@ -123,7 +123,7 @@ class TaskSender:
     def _warn_if_expired(self, task_id: str, expires: Any) -> None:
         if expires is None:
             return  # It never does.
-        moment = _message.epoch(expires, self.app.timezone)
+        moment = _message.epoch(expires, self.app.timezone, "expires")
         left = (
             expires
             if isinstance(expires, int | float)

@@ -356,8 +356,8 @@ class AMQP:
             content_type=content_type,
             content_encoding=encoding,
             priority=priority,
-            due_at=_message.epoch(headers.get("eta"), zone),
-            expires_at=_message.epoch(headers.get("expires"), zone),
+            due_at=_message.epoch(headers.get("eta"), zone, "eta"),
+            expires_at=_message.epoch(headers.get("expires"), zone, "expires"),
         )
 
     def _announce_sent(

@@ -26,6 +26,7 @@ from celerylite.utils.log import get_logger
 from celerylite.utils.nodenames import default_nodename
 from celerylite.worker import _chords, _execute, _report, _settlement
 from celerylite.worker._coroutines import LoopThread
+from celerylite.worker._defect import conclude_defect
 from celerylite.worker._execution import Execution, request_of
 from celerylite.worker._keeper import Keeper
 from celerylite.worker._limited import LimitedRun
@@ -326,7 +327,14 @@ class Runtime:
         for delivery in found.deliveries:
             self._slots.hold(self._kind(delivery.message.name), delivery)
         for row in found.corrupt:
-            logger.error("message %s could not be read and was removed: %s", row.row, row.reason)
+            logger.error(
+                "task %s: its message (row %s of celerylite_messages) could not be read: %s. It has left the "
+                "queue and is kept as a FAILURE; send the task again.",
+                row.task_id,
+                row.row,
+                row.reason,
+                extra={"action": "corrupt"},
+            )
         self._fill_all()
         if found.next_due_at is None:
             return _LOOK_AGAIN
@@ -458,15 +466,23 @@ class Runtime:
     def _work(self, delivery: Delivery | None) -> None:
         """Run this delivery and those held after it, in this thread of the pool."""
         while delivery is not None:
+            if not self._run_delivery(delivery):
+                return  # Another thread has this one's place.
+            self._release(Kind.THREAD)
+            delivery = self._next_of(Kind.THREAD)
+
+    def _run_delivery(self, delivery: Delivery) -> bool:
+        """Run one delivery to its end. False when it was decided from outside and its place given away."""
+        x: Execution | None = None
+        try:
             if delivery.message.name == _settlement.CHORD_BODY:
                 copy_context().run(_chords.send_body, self, delivery)
             else:
                 x = self.execution(delivery)
                 copy_context().run(self._run_here, x)
-                if x.abandoned:
-                    return  # Another thread has this one's place.
-            self._release(Kind.THREAD)
-            delivery = self._next_of(Kind.THREAD)
+        except BaseException as exc:
+            self._conclude_defect(delivery, exc)
+        return x is None or not x.abandoned
 
     def _run_here(self, x: Execution) -> None:
         _execute.prepare(x)
@@ -474,10 +490,20 @@ class Runtime:
             LimitedRun.in_thread(self, x).perform()
         self._conclude(x)
 
+    def _conclude_defect(self, delivery: Delivery, exc: BaseException) -> None:
+        with self._mutex:
+            self._running.pop(delivery.row, None)
+        conclude_defect(self, delivery, exc)
+
     def _begin_coroutine(self, delivery: Delivery) -> None:
-        x = self.execution(delivery)
         context = copy_context()
-        context.run(_execute.prepare, x)
+        try:
+            x = self.execution(delivery)
+            context.run(_execute.prepare, x)
+        except BaseException as exc:
+            self._conclude_defect(delivery, exc)
+            self._go_on_with_coroutines()
+            return
         if not x.entered or x.raised is not None:
             context.run(self._end_coroutine, x)
             return
@@ -489,16 +515,20 @@ class Runtime:
             self._steps.submit(partial(context.run, self._end_coroutine, x))
 
         try:
-            coroutine = context.run(limited.coroutine)
+            self._loop.run(context.run(limited.coroutine), context, done)
         except BaseException as exc:
             done(None, exc)
-        else:
-            self._loop.run(coroutine, context, done)
 
     def _end_coroutine(self, x: Execution) -> None:
-        self._conclude(x)
-        if x.abandoned:
-            return  # Its place was given away when it was.
+        try:
+            self._conclude(x)
+        except BaseException as exc:
+            if x.delivery is not None:
+                self._conclude_defect(x.delivery, exc)
+        if not x.abandoned:  # Else its place was given away when it was.
+            self._go_on_with_coroutines()
+
+    def _go_on_with_coroutines(self) -> None:
         self._release(Kind.LOOP)
         delivery = self._next_of(Kind.LOOP)
         if delivery is not None:

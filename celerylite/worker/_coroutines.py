@@ -160,7 +160,8 @@ class LoopThread:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._mutex:
-            if self._adopted is not None:
+            # A program's loop may end before the runtime does.
+            if self._adopted is not None and not self._adopted.is_closed():
                 return self._adopted
             if self._loop is None:
                 ready = threading.Event()

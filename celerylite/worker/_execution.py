@@ -114,7 +114,8 @@ def request_of(delivery: Delivery, hostname: str) -> Context:
     """The request context of a delivery, its body not yet read."""
     message = delivery.message
     properties = message.properties
-    info = properties.get("delivery_info") or {}
+    info = properties.get("delivery_info")
+    info = info if isinstance(info, dict) else {}
     fields = dict(message.headers)
     fields.update(
         id=message.id,
