@@ -226,6 +226,9 @@ def _restore_apps(library: ModuleType, stack: ExitStack) -> None:
     state._set_current_app(None)
 
     def restore() -> None:
+        # Apps that are not collected yet would take the shared tasks of later tests.
+        for app in list(state._get_active_apps()):
+            state._deregister_app(app)
         state._on_app_finalizers.clear()
         state._on_app_finalizers.update(finalizers)
         state.set_default_app(default)

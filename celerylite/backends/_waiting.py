@@ -16,6 +16,8 @@ __all__ = ("SyncBackendMixin",)
 class SyncBackendMixin:
     """Waiting by looking again and again."""
 
+    __module__ = "celerylite.backends.base"
+
     get_many: Callable[..., Any]
     get_task_meta: Callable[..., Any]
     _ensure_not_eager: Callable[[], None]
