@@ -45,7 +45,7 @@ from celerylite._store.schema import Tables
 from celerylite._store.wakeup import Wakeup
 from celerylite._store.workers import Workers
 from celerylite._store.writer import Writer
-from celerylite.exceptions import ClaimLost
+from celerylite.exceptions import ClaimLost, ImproperlyConfigured
 
 __all__ = ("SqlStore", "open_store")
 
@@ -76,9 +76,15 @@ def open_store(
     try:
         database.prepare(tables)
         return SqlStore(database, tables, lease)
-    except BaseException:
+    except BaseException as error:
         database.close()
-        raise
+        # SQLite finds out at the first statement, some way below.
+        if "file is not a database" not in str(error):
+            raise
+        raise ImproperlyConfigured(
+            f"database {database.url.database!r}: expected an SQLite file, got another: {error}; "
+            "name another file with result_backend or CELERYLITE_DATABASE"
+        ) from error
 
 
 _open_stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()

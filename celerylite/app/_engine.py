@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ from celerylite import _clock, signals
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
 from celerylite._outbox import Outbox, current_outbox
-from celerylite.app import _database
+from celerylite.app import _database, _own_settings
 from celerylite.app.utils import sanitize_url
 from celerylite.utils.log import get_logger
 
@@ -70,10 +71,12 @@ class Engine:
 
     def _open_store(self) -> Store:
         conf, database = self.conf, self._database
+        _own_settings.check(conf)
         store = _store.open_store(
             database.url,
             durability=conf.celerylite_durability,
             lease=float(conf.celerylite_lease),
+            publish_timeout=float(conf.broker_connection_timeout or 4.0),
             table_names=conf.database_table_names,
             table_schemas=conf.database_table_schemas,
             engine_options=_engine_options(database, conf),
@@ -92,7 +95,7 @@ class Engine:
 
     def _publish(self, message: Message, connection: Any = None) -> None:
         """Send one message: into the caller's transaction, the outbox of the context, or the database."""
-        if connection is not None and hasattr(connection, "execute"):
+        if _joins_transaction(connection):
             self.store.publish_in(connection, [_store.Outgoing(message=message)])
             return
         outbox = current_outbox()
@@ -149,12 +152,15 @@ class Engine:
         beat: bool | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         worker: Any = None,
+        pool: str | None = None,
+        least_processes: int | None = None,
     ) -> Runtime:
         """Start running tasks in this process; returns the runtime that runs already, if one does. May block.
 
         `queues` to take from (default: all), `concurrency` how many tasks at once, `beat` whether to fire the
         schedule (default: the setting ``celerylite_beat``), `loop` where coroutines run, `worker` who sends
-        the worker's signals (default: the runtime).
+        the worker's signals (default: the runtime), `pool` where plain functions run (default: threads, or the
+        setting ``worker_pool`` if it was set), `least_processes` how many stay of a pool of child processes.
         """
         app = cast("Celery", self)
         with self._engine_mutex:
@@ -171,6 +177,8 @@ class Engine:
                 concurrency=concurrency,
                 hostname=hostname,
                 loop=loop,
+                pool=pool,
+                least_processes=least_processes,
                 ticker=_custom_beat.ticker_for(app, self.store) if self._fires_schedule(beat) else None,
             )
             if worker is None:
@@ -295,6 +303,23 @@ def _finish_at_exit(engine: weakref.ref[Engine]) -> None:
     alive = engine()
     if alive is not None:
         alive._finish_at_exit()
+
+
+def _joins_transaction(connection: Any) -> bool:
+    """Whether `connection` is one of SQLAlchemy, whose transaction a message joins. Raises TypeError.
+
+    As Celery: connections of kombu are accepted too; they mean nothing here.
+    """
+    if connection is None or hasattr(connection, "default_channel"):
+        return False
+    # A connection of a driver may have an attribute of that name, but not a method.
+    in_transaction = getattr(connection, "in_transaction", None)
+    if callable(in_transaction) and not inspect.iscoroutinefunction(connection.execute):
+        return True
+    raise TypeError(
+        "connection: expected an SQLAlchemy Connection or Session in a transaction, got "
+        f"{connection!r}; pass session, or session.sync_session of an AsyncSession"
+    )
 
 
 def _engine_options(database: _database.Database, conf: Any) -> dict[str, Any]:
