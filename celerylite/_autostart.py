@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import FrameType, ModuleType
@@ -25,7 +24,12 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+
     from celerylite.app.base import Celery
+else:
+    # The import system asks for methods, not for classes, and these are not cheap to import.
+    Loader = MetaPathFinder = object
 
 __all__ = ("serving", "stopped_serving", "under_run", "watch")
 
@@ -119,17 +123,16 @@ def watch(app: Celery) -> None:
         serving()
 
 
-def under_run(*, app_name: str | None, is_program: bool) -> None:
+def under_run(*, app_name: str, is_program: bool) -> None:
     """Take note that `celerylite run` started this process, for the app of that name (its `-A`).
 
-    `is_program`: this is the very process that was started, not a child of it. With a name, the
-    program counts as serving as soon as it has made an app, unless a server is to say so.
+    `is_program`: this is the very process that was started, not a child of it. The program counts
+    as serving as soon as it has made an app, unless a server is to say so.
     """
     global _run_app, _program_of_run
     _run_app = app_name
-    _program_of_run = os.getpid() if is_program and app_name is not None else None
-    if app_name is not None:
-        _hook_servers()
+    _program_of_run = os.getpid() if is_program else None
+    _hook_servers()
 
 
 def serving() -> None:

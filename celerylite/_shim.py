@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.metadata import Distribution, DistributionFinder
 from importlib.util import find_spec
 from os import PathLike
-from pathlib import Path
 from types import CodeType, ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+    from importlib.metadata import Distribution, DistributionFinder
+else:
+    # The import system asks for methods, not for classes, and these are not cheap to import.
+    Loader = MetaPathFinder = object
 
 __all__ = ("CELERY_VERSION", "install_as_celery", "is_installed")
 
@@ -73,7 +79,7 @@ def _alias_what_is_imported() -> None:
             sys.modules[_ALIAS + name[len(_TARGET) :]] = module
 
 
-class _CeleryFinder(DistributionFinder, MetaPathFinder):
+class _CeleryFinder(MetaPathFinder):
     """Finds `celery...` among celerylite's modules, and the metadata of a distribution named celery."""
 
     def find_spec(
@@ -94,7 +100,7 @@ class _CeleryFinder(DistributionFinder, MetaPathFinder):
     def find_distributions(self, context: DistributionFinder.Context | None = None) -> Iterable[Distribution]:
         name = None if context is None else context.name
         if name is None or name.lower() == _ALIAS:
-            yield _CeleryDistribution()
+            yield _distribution()
 
     def invalidate_caches(self) -> None:
         """Nothing is cached."""
@@ -151,11 +157,17 @@ class _AliasLoader(Loader):
         return answer(self._real.name)
 
 
-class _CeleryDistribution(Distribution):
+@cache
+def _distribution() -> Distribution:
     """What instrumentation packages read before they agree to work: a name and a version."""
+    # Here, because it is not cheap to import and whoever asks has done so.
+    from importlib.metadata import Distribution
 
-    def read_text(self, filename: str | PathLike[str]) -> str | None:
-        return _METADATA if str(filename) == "METADATA" else None
+    class CeleryDistribution(Distribution):
+        def read_text(self, filename: str | PathLike[str]) -> str | None:
+            return _METADATA if str(filename) == "METADATA" else None
 
-    def locate_file(self, path: str | PathLike[str]) -> Path:
-        return Path(__file__).parent.parent / path
+        def locate_file(self, path: str | PathLike[str]) -> Any:
+            return os.path.join(os.path.dirname(os.path.dirname(__file__)), path)
+
+    return CeleryDistribution()

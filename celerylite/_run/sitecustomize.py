@@ -46,9 +46,10 @@ def _give_way_to_the_next_sitecustomize() -> None:
 
 if os.environ.get("CELERYLITE_RUN"):
     _load("_shim").install_as_celery()
-    _load("_autostart").under_run(
-        app_name=os.environ.get("CELERYLITE_RUN_APP"),
-        # exec keeps the process id: only the program itself has the one that was written down.
-        is_program=os.environ["CELERYLITE_RUN"] == str(os.getpid()),
-    )
+    if os.environ.get("CELERYLITE_RUN_APP"):
+        _load("_autostart").under_run(
+            app_name=os.environ["CELERYLITE_RUN_APP"],
+            # exec keeps the process id: only the program itself has the one that was written down.
+            is_program=os.environ["CELERYLITE_RUN"] == str(os.getpid()),
+        )
 _give_way_to_the_next_sitecustomize()

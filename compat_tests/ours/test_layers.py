@@ -68,7 +68,9 @@ LAYERS = {
 
 #: What loads late, in this one place, because it is costly or optional: module -> imports inside functions.
 LATE: dict[str, set[str]] = {
-    # Loaded in every process under `celerylite run`, of which few serve.
+    # Loaded by every process under `celerylite run`; who asks for metadata has imported it.
+    "celerylite._shim": {"importlib.metadata"},
+    # Loaded in every process under `celerylite run -A`, of which few serve.
     "celerylite._autostart": {"asyncio", "celerylite.app.utils"},
     # `celery.__main__` is imported by code that wants no click.
     "celerylite.__main__": {"celerylite.bin.celery"},
