@@ -241,6 +241,9 @@ class Database:
         if engine_callback is not None:
             engine_callback(self.engine)
         self._operational: type[Exception] = self.engine.dialect.loaded_dbapi.OperationalError
+        #: The last call failed because the database did not answer.
+        self._away = False
+        self._away_mutex = threading.Lock()
         self._idle: list[Any] = []
         self._writer: Any = None
         self._data_version: int | None = None
@@ -333,7 +336,7 @@ class Database:
         pause_s = 0.005
         while True:
             try:
-                return attempt()
+                result = attempt()
             except Exception as error:
                 if not self._worth_another(error):
                     if isinstance(_driver_error(error), self._operational):
@@ -341,6 +344,10 @@ class Database:
                     raise
                 if _real.monotonic() + pause_s >= deadline:
                     raise self.unreachable(error) from error
+            else:
+                if self._away:
+                    self._note_away(None)
+                return result
             pause.wait(pause_s)
             pause_s = min(pause_s * 2, 0.5)
 
@@ -350,11 +357,25 @@ class Database:
 
     def unreachable(self, error: BaseException) -> OperationalError:
         """kombu's error for what publishing raises, as in Celery."""
+        self._note_away(error)
         where = self.engine.url.render_as_string(hide_password=True)
         return OperationalError(
             f"database {where}: expected it to answer within {self.patience_s:g} s, got {error}; "
             "check that it runs and is not locked, then try again"
         )
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Whether the error says that the database is away (or locked), and nothing worse."""
+        return isinstance(error, OperationalError) or self._worth_another(error)
+
+    def _note_away(self, error: BaseException | None) -> None:
+        # Here and nowhere else: many threads meet the same outage, the log shall tell of it once.
+        with self._away_mutex:
+            changed, self._away = self._away != (error is not None), error is not None
+        if changed and error is not None:
+            logger.warning("the database does not answer, waiting for it: %s", error)
+        elif changed:
+            logger.warning("the database answers again")
 
     # -- connections --------------------------------------------------------------------------------
 
@@ -491,6 +512,7 @@ class Database:
             _abandoned.extend([*self._idle, self._writer])
             self._idle, self._writer = [], None
             self.engine.dispose(close=False)
+        self._away_mutex = threading.Lock()
         self.shared = threading.RLock()
         self._gate = threading.Condition(threading.Lock())
         self._reading = 0

@@ -33,6 +33,8 @@ _REMOTE_BUSY_S, _REMOTE_QUIET_S = 0.02, 0.25
 _IDLE_S = 1.0
 #: Seconds until a lost LISTEN connection is made anew.
 _RECONNECT_S = 1.0
+#: Seconds of watching after which a failure is a new one; a try to connect takes less.
+_LONG_S = 15.0
 
 
 class Wakeup:
@@ -136,13 +138,19 @@ class Wakeup:
         return self._database.dialect.notifies
 
     def _run(self, target: Callable[[], None]) -> None:
+        told = False
         while True:
+            began = _real.monotonic()
             try:
                 target()
             except Exception as error:
                 if self._stop.wait(0):
                     break
-                logger.warning("Cannot watch the database for changes, trying again: %s", error)
+                # Once, until watching has gone well for a while. Of an outage whoever needs an answer tells.
+                if not told or _real.monotonic() - began > _LONG_S:
+                    level = logging.INFO if self._database.is_outage(error) else logging.WARNING
+                    logger.log(level, "Cannot watch the database for changes, trying again: %s", error)
+                    told = True
                 if self._stop.wait(_RECONNECT_S):
                     break
                 self.announce_everything()

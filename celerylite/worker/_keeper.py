@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kombu.exceptions import OperationalError
+
 from celerylite import _clock
 from celerylite.utils.log import get_logger
 
@@ -24,6 +26,8 @@ class _Chore:
     work: Callable[[], float | None]
     due: float | None
     failures: int = 0
+    #: The log has been told of the failure.
+    told: bool = False
 
 
 class Keeper:
@@ -101,12 +105,14 @@ class Keeper:
             after = chore.work()
         except Exception as exc:
             after = min(_FIRST_RETRY * 2**chore.failures, _LAST_RETRY)
-            if chore.failures == 0:
+            # Of a database that is away the store tells, once for everybody who meets it.
+            if not chore.told and not isinstance(exc, OperationalError):
                 logger.warning("%s: %r; it is tried again until it works", chore.name, exc, exc_info=True)
+                chore.told = True
             chore.failures = min(chore.failures + 1, 16)
         else:
-            if chore.failures:
+            if chore.told:
                 logger.warning("%s: works again", chore.name)
-            chore.failures = 0
+            chore.failures, chore.told = 0, False
         if after is not None:
             self.ask(chore.name, after)

@@ -37,15 +37,13 @@ _LAST_TRIES = 3
 def patiently(work: Callable[[], T], stopping: threading.Event) -> T | None:
     """`work()`, tried again until the database answers. Blocks.
 
-    Gives up, with None, only when the runtime stops meanwhile. Says so in the log once per outage.
+    Gives up, with None, only when the runtime stops meanwhile. The store tells the log of the outage.
     """
     tries, last_tries = 0, 0
     while True:
         try:
-            value = work()
-        except OperationalError as exc:
-            if tries == 0:
-                logger.warning("the database does not answer, waiting for it: %r", exc)
+            return work()
+        except OperationalError:
             last_tries += stopping.is_set()
             if last_tries > _LAST_TRIES:
                 logger.warning("the database does not answer and the runtime stops: giving up")
@@ -54,10 +52,6 @@ def patiently(work: Callable[[], T], stopping: threading.Event) -> T | None:
             # A real wait: an outage takes its own time, whatever clock a test has set.
             threading.Event().wait(0.2) if stopping.is_set() else stopping.wait(pause)
             tries += 1
-        else:
-            if tries:
-                logger.warning("the database answers again")
-            return value
 
 
 class KeepsHistory(Protocol):
@@ -80,15 +74,11 @@ def settle(runtime: Runtime, x: Execution) -> None:
 def outcome(site: KeepsHistory, x: Execution) -> dict[str, Any]:
     """What `commit` needs to know about the outcome of `x`; can be sent to another process.
 
-    Results for a backend of the user's own are saved right here.
+    Results for a backend of the user's own are stored right here.
     """
-    for result in x.results:
-        if not isinstance(result, ResultRow):
-            # Before the commit, so that a crash repeats it and never loses it.
-            result.save()
     return {
         "outbox": list(x.outbox.messages),
-        "results": tuple(row for row in x.results if isinstance(row, ResultRow)),
+        "results": tuple(_own_rows(x.results)),
         "chord_parts": tuple(x.chord_parts),
         "run": _history(site, x),
         "requeue_at": x.requeue_at,
