@@ -117,6 +117,8 @@ class Ticker:
         self._standby = False
         self._announced = False
         self._refresh_at = 0.0
+        #: The latest moment at which the schedule was looked at.
+        self._seen_at = float("-inf")
         self._last_letter = 0
         #: Seconds to add to the clock of this machine to get the one that all processes go by.
         self._ahead = 0.0
@@ -143,7 +145,7 @@ class Ticker:
             now = self._now()
             rows = reconcile(self.app, self.store, self._code, broken, now)
             self._adopt(rows, now)
-            self._refresh_at = now + self._refresh_every()
+            self._refresh_at, self._seen_at = now + self._refresh_every(), now
 
     def look(self) -> bool:
         """Whether the schedule was edited since the last look; then the next `fire_due` takes that over."""
@@ -170,6 +172,7 @@ class Ticker:
             now += self._ahead
             if now >= self._refresh_at or self._was_set_back(now):
                 self._try(self._refresh, now)
+            self._seen_at = now
             until = now - self._delay()
             due = self._pop_due(until)
             sent = 0
@@ -235,8 +238,8 @@ class Ticker:
         return _clock.time() + self._ahead
 
     def _was_set_back(self, now: float) -> bool:
-        """Whether the clock is so far behind what was planned that it must have been changed."""
-        return self._refresh_at > now + self._refresh_every() + _SKEW_S
+        """Whether it is so much earlier than it was that the clock must have been changed."""
+        return now < self._seen_at - _SKEW_S
 
     def _refresh_every(self) -> float:
         seconds: float = self.app.conf.beat_max_loop_interval or _REFRESH_S

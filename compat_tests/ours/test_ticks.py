@@ -4,83 +4,47 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from kombu.exceptions import OperationalError
 
-from celerylite import Celery, _clock, _ticks, beat, signals
+from celerylite import Celery, _ticks, beat, signals
 from celerylite._clock import ManualClock
-from celerylite._store import PeriodicRow, Store
-from celerylite._ticks import Ticker
+from celerylite._store import PeriodicRow
 from celerylite.beat import BeatLazyFunc
 from celerylite.schedules import crontab, schedule
-
-START = datetime(2026, 3, 2, 8, 59, 30, tzinfo=UTC)
-
-
-def at(text: str) -> float:
-    """A moment of the day on which the tests begin, as epoch seconds."""
-    return datetime.fromisoformat(f"2026-03-02T{text}+00:00").timestamp()
+from compat_tests.ours.ticks_fixtures import (
+    START,
+    Starter,
+    advance,
+    at,
+    make_app,
+    make_clock,
+    make_starter,
+    sent,
+)
 
 
 @pytest.fixture
 def clock() -> Iterator[ManualClock]:
-    clock = ManualClock(START)
-    with _clock.use(clock):
-        yield clock
+    yield from make_clock()
 
 
 @pytest.fixture
 def app(clock: ManualClock) -> Iterator[Celery]:
-    app = Celery("ticks", broker="memory://", backend="cache+memory://")
-    app.conf.result_expires = None  # no entry for the clean-up, unless a test wants it
-
-    @app.task(name="ticks.note")
-    def note(*args: Any, **kwargs: Any) -> None:
-        """The task of every entry here; its messages wait, for no worker runs."""
-
-    with app:
-        yield app
+    yield from make_app()
 
 
 @pytest.fixture
-def started(app: Celery) -> Callable[..., Ticker]:
-    """Put entries into the configuration and start a ticker on the app's store, as one process would."""
-
-    def start(**entries: Any) -> Ticker:
-        if entries:
-            app.conf.beat_schedule = {
-                name: {"task": "ticks.note", **(entry if isinstance(entry, dict) else {"schedule": entry})}
-                for name, entry in entries.items()
-            }
-        ticker = Ticker(app, app.store)
-        ticker.start()
-        return ticker
-
-    return start
-
-
-def sent(store: Store) -> list[str]:
-    """The due times of the ticks that were published, in order."""
-    headers = [waiting.message.headers for waiting in store.waiting(10_000)]
-    return [header["celerylite_due_at"][11:19] for header in headers if header.get("celery_beat_task")]
-
-
-def advance(clock: ManualClock, ticker: Ticker, seconds: float) -> int:
-    """Let time pass as the runtime does: call the ticker whenever it says so."""
-    end, count = clock.time() + seconds, 0
-    while (due := ticker.next_due()) is not None and due <= end:
-        clock.advance(max(due - clock.time(), 0))
-        count += ticker.fire_due(clock.time())
-    clock.advance(end - clock.time())
-    return count
+def started(app: Celery) -> Starter:
+    return make_starter(app)
 
 
 def test_an_interval_counts_from_the_moment_its_entry_was_first_seen(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     ticker = started(a=10)
     assert ticker.next_due() == at("08:59:40")
@@ -88,27 +52,23 @@ def test_an_interval_counts_from_the_moment_its_entry_was_first_seen(
     assert sent(app.store) == ["08:59:40", "08:59:50", "09:00:00"]
 
 
-def test_a_crontab_fires_at_the_minutes_it_names(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_a_crontab_fires_at_the_minutes_it_names(app: Celery, clock: ManualClock, started: Starter) -> None:
     ticker = started(a=crontab(minute="0,5"))
     assert ticker.next_due() == at("09:00")
     assert advance(clock, ticker, 3700) == 3
     assert sent(app.store) == ["09:00:00", "09:05:00", "10:00:00"]
 
 
-def test_a_line_of_cron_is_a_schedule(app: Celery, started: Callable[..., Ticker]) -> None:
+def test_a_line_of_cron_is_a_schedule(app: Celery, started: Starter) -> None:
     assert started(a="0 9 * * 1-5").next_due() == at("09:00")
 
 
-def test_an_entry_can_have_a_zone_of_its_own(app: Celery, started: Callable[..., Ticker]) -> None:
+def test_an_entry_can_have_a_zone_of_its_own(app: Celery, started: Starter) -> None:
     ticker = started(a={"schedule": crontab(hour=10, minute=0), "timezone": "Europe/Berlin"})
     assert ticker.next_due() == at("09:00")
 
 
-def test_an_interval_in_time_does_not_drift(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_an_interval_in_time_does_not_drift(app: Celery, clock: ManualClock, started: Starter) -> None:
     ticker = started(a=10)
     clock.advance(10.4)
     ticker.fire_due(clock.time())
@@ -116,7 +76,7 @@ def test_an_interval_in_time_does_not_drift(
 
 
 def test_a_late_interval_moves_the_runs_that_follow(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     ticker = started(a=10)
     clock.advance(34)
@@ -125,7 +85,7 @@ def test_a_late_interval_moves_the_runs_that_follow(
 
 
 def test_each_tick_is_published_once_by_two_processes(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     tickers = [started(a=10, b=crontab(), c=schedule(timedelta(seconds=7))), started()]
     end = clock.time() + 300
@@ -139,7 +99,7 @@ def test_each_tick_is_published_once_by_two_processes(
 
 
 def test_the_process_that_lost_a_tick_stands_by_and_runs_no_publish_handler(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     first, second = started(a=10), started()
     clock.advance(10)
@@ -161,7 +121,7 @@ def test_the_process_that_lost_a_tick_stands_by_and_runs_no_publish_handler(
 
 
 def test_another_process_takes_over_a_moment_after_a_tick_was_left_out(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     first, second = started(a=60), started()
     clock.advance(60)
@@ -173,7 +133,7 @@ def test_another_process_takes_over_a_moment_after_a_tick_was_left_out(
 
 
 def test_two_processes_that_start_together_agree_on_the_rhythm(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     first = started(a=10)
     clock.advance(3)
@@ -182,7 +142,7 @@ def test_two_processes_that_start_together_agree_on_the_rhythm(
 
 
 def test_a_run_missed_while_nothing_ran_is_made_up_for_once(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     advance(clock, started(a=crontab(minute=0), b=600), 60)
     clock.advance(3 * 3600)
@@ -194,7 +154,7 @@ def test_a_run_missed_while_nothing_ran_is_made_up_for_once(
 
 
 def test_missed_runs_are_left_out_when_the_entry_says_so(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     started(a={"schedule": crontab(minute=0), "catch_up": "skip"}, b={"schedule": 600, "catch_up": "skip"})
     clock.advance(3 * 3600)
@@ -204,7 +164,7 @@ def test_missed_runs_are_left_out_when_the_entry_says_so(
 
 
 def test_all_missed_runs_are_made_up_for_when_the_entry_says_so(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     started(a={"schedule": crontab(), "catch_up": "all"})
     clock.advance(3 * 3600)
@@ -213,9 +173,7 @@ def test_all_missed_runs_are_made_up_for_when_the_entry_says_so(
     assert sent(app.store)[0] == "09:00:00"
 
 
-def test_the_deadline_bounds_what_is_made_up_for(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_the_deadline_bounds_what_is_made_up_for(app: Celery, clock: ManualClock, started: Starter) -> None:
     app.conf.beat_cron_starting_deadline = 600
     started(a={"schedule": crontab(), "catch_up": "all"}, b=crontab(minute=0), c=crontab(minute=55))
     clock.advance(3 * 3600)
@@ -223,7 +181,7 @@ def test_the_deadline_bounds_what_is_made_up_for(
 
 
 def test_a_broken_entry_is_logged_and_does_not_stop_the_others(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker], caplog: pytest.LogCaptureFixture
+    app: Celery, clock: ManualClock, started: Starter, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(schedule):
         def is_due(self, last_run_at: datetime) -> Any:
@@ -245,7 +203,7 @@ def test_a_broken_entry_is_logged_and_does_not_stop_the_others(
 
 
 def test_what_is_sent_is_marked_and_has_the_options_of_its_entry(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     ticker = started(
         a={
@@ -265,16 +223,12 @@ def test_what_is_sent_is_marked_and_has_the_options_of_its_entry(
     assert app.conf.beat_schedule["a"]["options"]["headers"] == {"tenant": "t"}
 
 
-def test_a_task_of_another_program_is_sent_by_name(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_a_task_of_another_program_is_sent_by_name(app: Celery, clock: ManualClock, started: Starter) -> None:
     advance(clock, started(a={"task": "elsewhere.work", "schedule": 10}), 10)
     assert [waiting.message.name for waiting in app.store.waiting(10)] == ["elsewhere.work"]
 
 
-def test_eager_tasks_run_in_the_tick_and_once(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_eager_tasks_run_in_the_tick_and_once(app: Celery, clock: ManualClock, started: Starter) -> None:
     runs: list[int] = []
 
     @app.task(name="ticks.count")
@@ -289,7 +243,7 @@ def test_eager_tasks_run_in_the_tick_and_once(
 
 
 def test_a_tick_is_logged_in_the_words_of_celery(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker], caplog: pytest.LogCaptureFixture
+    app: Celery, clock: ManualClock, started: Starter, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "celery.beat")
     advance(clock, started(a=10), 10)
@@ -299,9 +253,7 @@ def test_a_tick_is_logged_in_the_words_of_celery(
     assert f"ticks.note sent. id->{waiting.message.id}" in caplog.messages
 
 
-def test_the_database_knows_runs_and_their_number(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_the_database_knows_runs_and_their_number(app: Celery, clock: ManualClock, started: Starter) -> None:
     advance(clock, started(a=10), 30)
     last = [waiting.message.id for waiting in app.store.waiting(3)][2]
     assert app.store.periodic()["a"] == PeriodicRow(
@@ -316,15 +268,13 @@ def test_the_database_knows_runs_and_their_number(
 
 
 def test_a_changed_schedule_counts_from_the_last_run(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     advance(clock, started(a=60), 65)
     assert started(a=30).next_due() == at("09:01:00")
 
 
-def test_an_entry_that_was_removed_is_forgotten(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_an_entry_that_was_removed_is_forgotten(app: Celery, clock: ManualClock, started: Starter) -> None:
     ticker = started(a=60, b=60)
     app.conf.beat_schedule = {"b": app.conf.beat_schedule["b"]}
     ticker.start()
@@ -332,9 +282,7 @@ def test_an_entry_that_was_removed_is_forgotten(
     assert advance(clock, ticker, 60) == 1
 
 
-def test_an_entry_added_later_is_taken_up(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
-) -> None:
+def test_an_entry_added_later_is_taken_up(app: Celery, clock: ManualClock, started: Starter) -> None:
     ticker = started(a=60)
     app.add_periodic_task(5.0, app.tasks["ticks.note"].s(1), name="b")
     ticker.start()
@@ -342,7 +290,7 @@ def test_an_entry_added_later_is_taken_up(
 
 
 def test_a_name_may_be_longer_than_a_column_of_the_database(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     ticker = started(**{"a" * 300: 10, "a" * 299 + "b": 10})
     assert advance(clock, ticker, 10) == 2
@@ -352,7 +300,7 @@ def test_a_name_may_be_longer_than_a_column_of_the_database(
 
 
 def test_a_paused_entry_does_not_fire_and_makes_up_for_nothing(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     ticker = started(a=10)
     app.store.edit_periodic("a", enabled=False)
@@ -365,7 +313,7 @@ def test_a_paused_entry_does_not_fire_and_makes_up_for_nothing(
 
 
 def test_a_clock_that_was_ahead_does_not_silence_an_entry(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     clock.advance(400 * 86400)
     ticker = started(a=60)
@@ -375,7 +323,7 @@ def test_a_clock_that_was_ahead_does_not_silence_an_entry(
 
 
 def test_a_database_that_is_away_delays_ticks_and_loses_none(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker], monkeypatch: pytest.MonkeyPatch
+    app: Celery, clock: ManualClock, started: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*args: Any, **kwargs: Any) -> Any:
         raise OperationalError("no database")
@@ -390,7 +338,7 @@ def test_a_database_that_is_away_delays_ticks_and_loses_none(
 
 
 def test_a_laptop_that_slept_fires_once_when_it_wakes(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     ticker = started(a=60, b=crontab())
     advance(clock, ticker, 60)
@@ -399,7 +347,7 @@ def test_a_laptop_that_slept_fires_once_when_it_wakes(
 
 
 def test_schedules_of_which_only_is_due_is_known_fire_once_too(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     class Odd(schedule):
         """A user's class: due 10 seconds after the last run."""
@@ -418,21 +366,21 @@ def test_schedules_of_which_only_is_due_is_known_fire_once_too(
 
 
 def test_an_always_due_schedule_does_not_keep_the_ticker_to_itself(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     ticker = started(a=0)
     assert ticker.fire_due(clock.time()) == 1
     assert (ticker.next_due() or 0) > clock.time()
 
 
-def test_the_clean_up_is_an_entry_as_in_celery(app: Celery, started: Callable[..., Ticker]) -> None:
+def test_the_clean_up_is_an_entry_as_in_celery(app: Celery, started: Starter) -> None:
     app.conf.result_expires = 3600
     started()
     assert list(app.store.periodic()) == ["celery.backend_cleanup"]
     assert app.store.periodic()["celery.backend_cleanup"].last_run_at == START.timestamp()
 
 
-def test_the_beat_signals_are_sent_once(app: Celery, started: Callable[..., Ticker]) -> None:
+def test_the_beat_signals_are_sent_once(app: Celery, started: Starter) -> None:
     seen: list[Any] = []
 
     def handler(sender: Any, signal: Any, **kwargs: Any) -> None:
@@ -450,7 +398,7 @@ def test_the_beat_signals_are_sent_once(app: Celery, started: Callable[..., Tick
 
 
 def test_a_tick_looks_at_due_entries_only(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker], monkeypatch: pytest.MonkeyPatch
+    app: Celery, clock: ManualClock, started: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticker = started(**{f"e{n}": 3600 + n for n in range(300)}, due=10)
     looked_at: list[Any] = []
@@ -466,7 +414,7 @@ def test_a_tick_looks_at_due_entries_only(
 
 
 def test_the_default_scheduler_of_beat_ticks_once_however_many_beats_run(
-    app: Celery, clock: ManualClock, started: Callable[..., Ticker]
+    app: Celery, clock: ManualClock, started: Starter
 ) -> None:
     app.conf.beat_schedule = {"a": {"task": "ticks.note", "schedule": 10}}
     schedulers = [beat.Service(app).scheduler for _ in range(2)]

@@ -1,0 +1,156 @@
+"""Clocks that are set, that stand still while a laptop sleeps, and that differ from host to host."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celerylite import Celery, _clock
+from celerylite._clock import ManualClock
+from celerylite._ticks import Ticker
+from celerylite.schedules import crontab
+from celerylite.worker import Runtime
+from compat_tests.ours.store_fixtures import make_url
+from compat_tests.ours.ticks_fixtures import Starter, advance, make_app, make_clock, make_starter, sent
+
+
+@pytest.fixture
+def clock() -> Iterator[ManualClock]:
+    yield from make_clock()
+
+
+@pytest.fixture
+def app(clock: ManualClock) -> Iterator[Celery]:
+    yield from make_app()
+
+
+@pytest.fixture
+def started(app: Celery) -> Starter:
+    return make_starter(app)
+
+
+def test_a_laptop_that_slept_makes_up_for_one_run_and_goes_on(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    ticker = started(a=60, b=crontab())
+    advance(clock, ticker, 60)
+    clock.advance(8 * 3600)
+    assert advance(clock, ticker, 0) == 2
+    # The interval counts from then, the crontab is at the full minute.
+    assert sorted(sent(app.store)[-2:]) == ["09:01:30", "17:00:00"]
+    assert advance(clock, ticker, 60) == 2
+
+
+def test_a_clock_that_jumps_ahead_leaves_out_what_it_jumped_over(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    ticker = started(a={"schedule": crontab(), "catch_up": "skip"})
+    advance(clock, ticker, 45)
+    clock.advance(3600.5)
+    assert advance(clock, ticker, 60) == 1
+    assert sent(app.store) == ["09:00:00", "10:01:00"]
+
+
+@pytest.mark.parametrize("seconds", [30, 3600, 86400])
+def test_a_clock_that_is_set_back_fires_no_minute_twice(
+    app: Celery, clock: ManualClock, started: Starter, seconds: float
+) -> None:
+    ticker = started(a=crontab())
+    advance(clock, ticker, 300)
+    clock.advance(-seconds)
+    advance(clock, ticker, seconds + 300)
+    fired = [waiting.message.headers["celerylite_due_at"] for waiting in app.store.waiting(10_000)]
+    assert len(set(fired)) == len(fired)
+
+
+@pytest.mark.parametrize("seconds", [30, 3600, 86400])
+def test_a_clock_that_is_set_back_does_not_silence_an_interval(
+    app: Celery, clock: ManualClock, started: Starter, seconds: float
+) -> None:
+    ticker = started(a=1)
+    advance(clock, ticker, 100)
+    clock.advance(-seconds)
+    assert advance(clock, ticker, 20) == 20
+
+
+def test_a_clock_that_trembles_neither_loses_nor_doubles_a_tick(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    ticker = started(a=1, b=crontab())
+    for n in range(1000):
+        clock.advance(0.5 if n % 3 else -0.3)
+        ticker.fire_due(clock.time())
+    fired = [
+        (waiting.message.id, waiting.message.headers["celerylite_due_at"])
+        for waiting in app.store.waiting(10_000)
+    ]
+    assert len({due for _, due in fired}) >= 230
+    assert app.store.periodic()["a"].total_run_count + app.store.periodic()["b"].total_run_count == len(fired)
+
+
+def test_a_tick_that_takes_longer_than_its_period_does_not_pile_up(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    ticker = started(a=1)
+    for _ in range(20):
+        # Publishing takes three seconds: a slow database.
+        clock.advance(3)
+        assert ticker.fire_due(clock.time()) == 1
+    assert len(sent(app.store)) == 20
+    assert ticker.next_due() == clock.time() + 1
+
+
+def test_every_run_is_made_up_for_when_a_tick_takes_longer_than_its_period(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    ticker = started(a={"schedule": 1, "catch_up": "all"})
+    for _ in range(20):
+        clock.advance(3)
+        assert ticker.fire_due(clock.time()) == 3
+    assert len(set(sent(app.store))) == 60
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+@pytest.mark.parametrize("off_by", [-400.0, 400.0])
+def test_hosts_whose_clocks_differ_go_by_the_clock_of_the_database(
+    kind: str, off_by: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "celery.beat")
+    real = _clock.time()
+    for url in make_url(kind, tmp_path):
+        app = Celery("clocks", backend=f"db+{url}")
+        app.conf.update(result_expires=None, beat_schedule={"a": {"task": "x", "schedule": 100.0}})
+        with app:
+            right = Ticker(app, app.store)
+            right.start()
+            expected = right.next_due()
+            with _clock.use(ManualClock(real + off_by)) as clock:
+                assert isinstance(clock, ManualClock)
+                wrong = Ticker(app, app.store)
+                wrong.start()
+                due = wrong.next_due()
+                assert due is not None
+                # In its own time, the moment is the same one.
+                assert due - off_by == pytest.approx(expected, abs=2)
+                clock.advance(101)
+                assert wrong.fire_due(clock.time()) == 1
+            assert right.fire_due(_clock.time() + 101) == 0
+            row = app.store.periodic()["a"]
+            assert row.last_run_at == pytest.approx(real + 100, abs=3)
+    told = re.search(r"differs from the database's by (\S+) seconds", caplog.text)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(off_by, abs=5)
+
+
+def test_the_runtime_looks_at_the_clock_every_few_seconds_however_far_off_the_next_run_is(
+    app: Celery, started: Starter
+) -> None:
+    # It waits by a clock that stands still while a laptop sleeps.
+    runtime = Runtime(app, app.store, ticker=started(a=3600))
+    wait_s = runtime._fire_schedule()
+    assert wait_s is not None
+    assert 0 < wait_s <= 5
