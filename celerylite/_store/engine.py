@@ -241,8 +241,8 @@ class Database:
         if engine_callback is not None:
             engine_callback(self.engine)
         self._operational: type[Exception] = self.engine.dialect.loaded_dbapi.OperationalError
-        #: The last call failed because the database did not answer.
-        self._away = False
+        #: What the database did not answer the last time: "read", "write", or None if all is well.
+        self._away: str | None = None
         self._away_mutex = threading.Lock()
         self._idle: list[Any] = []
         self._writer: Any = None
@@ -264,7 +264,7 @@ class Database:
         Raises kombu's OperationalError after `patience_s` seconds. Other errors pass at once; whatever
         is raised, nothing was written.
         """
-        return self._persist(_Attempts(self, work).once)
+        return self._persist(_Attempts(self, work).once, writes=True)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on a connection that commits each statement by itself. Retries as `write` does."""
@@ -330,7 +330,7 @@ class Database:
             finally:
                 tx.cursor.close()
 
-    def _persist(self, attempt: Callable[[], T]) -> T:
+    def _persist(self, attempt: Callable[[], T], writes: bool = False) -> T:
         deadline = _real.monotonic() + self.patience_s
         pause = threading.Event()
         pause_s = 0.005
@@ -340,13 +340,13 @@ class Database:
             except Exception as error:
                 if not self._worth_another(error):
                     if isinstance(_driver_error(error), self._operational):
-                        raise self.unreachable(error) from error
+                        raise self.unreachable(error, writes) from error
                     raise
                 if _real.monotonic() + pause_s >= deadline:
-                    raise self.unreachable(error) from error
+                    raise self.unreachable(error, writes) from error
             else:
-                if self._away:
-                    self._note_away(None)
+                if self._away is not None:
+                    self._note_answer(writes)
                 return result
             pause.wait(pause_s)
             pause_s = min(pause_s * 2, 0.5)
@@ -355,9 +355,9 @@ class Database:
         cause = _driver_error(error)
         return self.dialect.is_transient(cause) or self.dialect.is_disconnect(cause)
 
-    def unreachable(self, error: BaseException) -> OperationalError:
+    def unreachable(self, error: BaseException, writes: bool) -> OperationalError:
         """kombu's error for what publishing raises, as in Celery."""
-        self._note_away(error)
+        self._note_away(error, writes)
         where = self.engine.url.render_as_string(hide_password=True)
         return OperationalError(
             f"database {where}: expected it to answer within {self.patience_s:g} s, got {error}; "
@@ -368,13 +368,19 @@ class Database:
         """Whether the error says that the database is away (or locked), and nothing worse."""
         return isinstance(error, OperationalError) or self._worth_another(error)
 
-    def _note_away(self, error: BaseException | None) -> None:
+    def _note_away(self, error: BaseException, writes: bool) -> None:
         # Here and nowhere else: many threads meet the same outage, the log shall tell of it once.
         with self._away_mutex:
-            changed, self._away = self._away != (error is not None), error is not None
-        if changed and error is not None:
+            before, self._away = self._away, "write" if writes or self._away == "write" else "read"
+        if before is None:
             logger.warning("the database does not answer, waiting for it: %s", error)
-        elif changed:
+
+    def _note_answer(self, writes: bool) -> None:
+        # A full disk can still be read: that does not end it.
+        with self._away_mutex:
+            over = self._away == "read" or (self._away == "write" and writes)
+            self._away = None if over else self._away
+        if over:
             logger.warning("the database answers again")
 
     # -- connections --------------------------------------------------------------------------------
