@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import errno
 import math
 import numbers
@@ -55,6 +56,9 @@ __all__ = (
     "fd_by_path",
     "isatty",
 )
+
+#: Of the system's headers: the signal a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
 
 _setproctitle: Any = try_import("setproctitle")
 resource: Any = try_import("resource")
@@ -556,7 +560,9 @@ def strargv(argv: list[str]) -> str:
 
 
 def set_pdeathsig(name: Any) -> None:
-    """Accepted; there are no pool processes to end with their parent here."""
+    """Have the system send this process a signal when its parent ends. Only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signals.signum(name))
 
 
 def get_errno_name(n: Any) -> Any:

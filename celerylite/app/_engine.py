@@ -159,8 +159,8 @@ class Engine:
 
         `queues` to take from (default: all), `concurrency` how many tasks at once, `beat` whether to fire the
         schedule (default: the setting ``celerylite_beat``), `loop` where coroutines run, `worker` who sends
-        the worker's signals (default: the runtime), `pool` where plain functions run (default: threads, or the
-        setting ``worker_pool`` if it was set), `least_processes` how many stay of a pool of child processes.
+        the worker's signals (default: the runtime), `pool` where plain functions run (default: the setting
+        ``worker_pool`` if it was set, else threads), `least_processes` how many child processes always stay.
         """
         app = cast("Celery", self)
         with self._engine_mutex:

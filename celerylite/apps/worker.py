@@ -19,7 +19,7 @@ from celerylite.platforms import EX_FAILURE, EX_OK, check_privileges
 from celerylite.utils.imports import qualname
 from celerylite.utils.log import get_logger, in_sighandler
 from celerylite.utils.text import pluralize
-from celerylite.worker import default_threads
+from celerylite.worker._kinds import default_concurrency
 from celerylite.worker.worker import WorkController
 
 __all__ = ("Worker",)
@@ -139,7 +139,7 @@ class Worker(WorkController):
             app=self._describe_app(),
             conninfo=f"in process, {sanitize_url(self.app._database.url)}",
             results=self.app.backend.as_uri(),
-            concurrency=f"{self.concurrency or default_threads()} ({self.pool_cls})",
+            concurrency=f"{self.concurrency or default_concurrency(self.pool_cls)} ({self.pool_cls})",
             events="ON" if self.task_events else "OFF (enable -E to monitor tasks in this worker)",
             queues=self.app.amqp.queues.format(indent=0, indent_first=False),
         ).splitlines()

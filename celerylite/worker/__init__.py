@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 from kombu.utils.json import loads
 
-from celerylite import _clock, signals
+from celerylite import _clock
+from celerylite._lazy import lazy_module
 from celerylite._message import Message
 from celerylite._outbox import Outbox
 from celerylite._store import Claim, ClaimLost, Delivery, Outgoing, Store, this_process
@@ -29,6 +29,7 @@ from celerylite.worker._coroutines import LoopThread
 from celerylite.worker._defect import conclude_defect
 from celerylite.worker._execution import Execution, request_of
 from celerylite.worker._keeper import Keeper
+from celerylite.worker._kinds import Kinds, available_cpus, chosen_pool, default_threads
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 
     from celerylite._ticks import Ticker
     from celerylite.app.base import Celery
+    from celerylite.worker import _child_run, _prefork
+else:
+    # Few programs have child processes.
+    _child_run = lazy_module("celerylite.worker._child_run")
+    _prefork = lazy_module("celerylite.worker._prefork")
 
 __all__ = ("TERMINATE_TOPIC", "Runtime", "WorkController")
 
@@ -50,15 +56,12 @@ logger = get_logger("celery.worker")
 _COROUTINES = 100
 #: Threads for the steps around coroutines, which may block on the database.
 _STEP_THREADS = 4
+#: Seconds a child process has for its own clean-up when the runtime stops.
+_CHILD_GRACE_S = 5.0
 #: Topic of the letters that ask to end running calls.
 TERMINATE_TOPIC = "terminate"
 #: Seconds between looks for messages when nothing tells of them (a notification may get lost).
 _LOOK_AGAIN = 5.0
-
-
-def default_threads() -> int:
-    """Plain functions that run at once when ``worker_concurrency`` does not say."""
-    return min(32, (os.cpu_count() or 1) + 4)
 
 
 class Runtime:
@@ -82,6 +85,8 @@ class Runtime:
         hostname: str | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         ticker: Ticker | None = None,
+        pool: str | None = None,
+        least_processes: int | None = None,
     ) -> None:
         conf = app.conf
         self.app = app
@@ -94,12 +99,18 @@ class Runtime:
         self.concurrency = concurrency or conf.worker_concurrency
         threads = self.concurrency or default_threads()
         coroutines = self.concurrency or _COROUTINES
+        self._kinds = Kinds(app, pool or chosen_pool(app))
+        self.processes = self.concurrency or available_cpus()
+        #: Child processes that stay when there is little to do: all of them where every task needs one.
+        self.least_processes = least_processes or (self.processes if self._kinds.prefork else 1)
+        self._children: _prefork.ProcessPool | None = None
         self._slots = Slots(
-            {Kind.THREAD: threads, Kind.LOOP: coroutines},
+            {Kind.THREAD: threads, Kind.LOOP: coroutines, Kind.PROCESS: self.processes},
             total=self.concurrency,
             room=max(1, threads * max(1, conf.worker_prefetch_multiplier or 1)),
         )
         self._pool = ThreadPool("celerylite-task", threads)
+        self._conductors = ThreadPool("celerylite-child", self.processes)
         self._steps = ThreadPool("celerylite-step", _STEP_THREADS)
         self._loop = LoopThread(loop)
         self._keeper = Keeper("celerylite-keeper")
@@ -115,7 +126,6 @@ class Runtime:
         self._letters_read: set[int] = set()
         self._stopping = threading.Event()
         self._unsubscribe: list[Callable[[], None]] = []
-        self._kinds: dict[str, Kind] = {}
 
     # -- start and stop --------------------------------------------------------------------------------
 
@@ -136,6 +146,8 @@ class Runtime:
             self._keeper.add("schedule", self._start_schedule)
             self._keeper.add("schedule edits", self._look_at_schedule, after=None)
         self._keeper.start()
+        if self._kinds.prefork:
+            self._process_pool().start(self.least_processes)
         logger.info("%s ready.", self.hostname, extra={"action": "started"})
 
     def stop(self, grace: float | None = None) -> None:
@@ -157,6 +169,9 @@ class Runtime:
         _settlement.patiently(self._give_back_held, self._stopping)
         if not self._slots.wait_idle(self._grace(grace)):
             self._end_running()
+        if self._children is not None:
+            self._children.stop(_CHILD_GRACE_S)
+        self._conductors.stop(0.2)
         self._pool.stop(0.2)
         # The loop before the steps: what it cancels has still to be concluded.
         self._loop.stop()
@@ -197,7 +212,7 @@ class Runtime:
         delivery = x.delivery
         if delivery is None or x.task is None or not x.task.acks_late:
             self.decide(x, WorkerLostError(f"Worker stopped while {x.name}[{x.id}] was running"))
-        elif self._take_decision(x, abandon=True):
+        elif self.take_decision(x, abandon=True):
             _settlement.patiently(lambda: self.store.give_back([delivery]), self._stopping)
         if run is not None and x.abandoned:
             run.interrupt(SystemExit)
@@ -301,13 +316,7 @@ class Runtime:
         return (self.queues is None or queue in self.queues) and queue not in self._paused
 
     def _kind(self, name: str) -> Kind:
-        kind = self._kinds.get(name)
-        if kind is None:
-            task = self.app._tasks.get(name)
-            kind = Kind.LOOP if task is not None and _is_coroutine_task(task) else Kind.THREAD
-            if task is not None:
-                self._kinds[name] = kind
-        return kind
+        return self._kinds.of(name)
 
     def _is_rate_limited(self, name: str) -> bool:
         task = self.app._tasks.get(name)
@@ -458,20 +467,22 @@ class Runtime:
 
     def _launch(self, delivery: Delivery) -> None:
         """Run a delivery whose place is taken."""
-        if self._kind(delivery.message.name) is Kind.LOOP:
+        kind = self._kind(delivery.message.name)
+        if kind is Kind.LOOP:
             self._steps.submit(partial(self._begin_coroutine, delivery))
         else:
-            self._pool.submit(partial(self._work, delivery))
+            pool = self._pool if kind is Kind.THREAD else self._conductors
+            pool.submit(partial(self._work, kind, delivery))
 
-    def _work(self, delivery: Delivery | None) -> None:
-        """Run this delivery and those held after it, in this thread of the pool."""
+    def _work(self, kind: Kind, delivery: Delivery | None) -> None:
+        """Run this delivery and those of its kind held after it, in this thread or conducted by it."""
         while delivery is not None:
-            if not self._run_delivery(delivery):
+            if not self._run_delivery(kind, delivery):
                 return  # Another thread has this one's place.
-            self._release(Kind.THREAD)
-            delivery = self._next_of(Kind.THREAD)
+            self._release(kind)
+            delivery = self._next_of(kind)
 
-    def _run_delivery(self, delivery: Delivery) -> bool:
+    def _run_delivery(self, kind: Kind, delivery: Delivery) -> bool:
         """Run one delivery to its end. False when it was decided from outside and its place given away."""
         x: Execution | None = None
         try:
@@ -479,7 +490,7 @@ class Runtime:
                 copy_context().run(_chords.send_body, self, delivery)
             else:
                 x = self.execution(delivery)
-                copy_context().run(self._run_here, x)
+                copy_context().run(self._run_here if kind is Kind.THREAD else self._run_in_child, x)
         except BaseException as exc:
             self._conclude_defect(delivery, exc)
         return x is None or not x.abandoned
@@ -489,6 +500,20 @@ class Runtime:
         if x.entered:
             LimitedRun.in_thread(self, x).perform()
         self._conclude(x)
+
+    def _run_in_child(self, x: Execution) -> None:
+        # All further steps are the child's; it asks for its outcome to be settled.
+        _execute.receive(x)
+        if x.state is None:
+            _child_run.ChildRun(self, x, self._process_pool()).perform()
+        else:
+            self._conclude(x)
+
+    def _process_pool(self) -> _prefork.ProcessPool:
+        with self._mutex:
+            if self._children is None:
+                self._children = _prefork.pool_for(self)
+            return self._children
 
     def _conclude_defect(self, delivery: Delivery, exc: BaseException) -> None:
         with self._mutex:
@@ -535,13 +560,13 @@ class Runtime:
             self._launch(delivery)
 
     def _conclude(self, x: Execution) -> None:
-        self._take_decision(x)
+        self.take_decision(x)
         try:
             _execute.conclude(x)
         finally:
             self.forget_execution(x)
 
-    def _take_decision(self, x: Execution, abandon: bool = False) -> bool:
+    def take_decision(self, x: Execution, abandon: bool = False) -> bool:
         """Whether the caller is the one who settles `x`: the first to ask, and nobody after."""
         with self._mutex:
             first, x.decided = not x.decided, True
@@ -596,9 +621,13 @@ class Runtime:
         What the task itself finds later is discarded, and its place is the caller's to give away. False
         when it is being settled already.
         """
-        if not self._take_decision(x, abandon=True):
+        if not self.take_decision(x, abandon=True):
             return False
-        stand_in = self._stand_in(x, exc)
+        self.settle_stand_in(x, self.stand_in(x, exc))
+        return True
+
+    def settle_stand_in(self, x: Execution, stand_in: Execution) -> None:
+        """Settle what `stand_in` says in place of `x`, which the caller has the decision about."""
         try:
             _execute.judge(stand_in)
             _execute.settle(stand_in)
@@ -608,9 +637,9 @@ class Runtime:
             copy_context().run(self._tell_decided, stand_in)
         finally:
             self.forget_execution(x)
-        return True
 
-    def _stand_in(self, x: Execution, exc: BaseException) -> Execution:
+    def stand_in(self, x: Execution, exc: BaseException) -> Execution:
+        """A record of the same call that ended with `exc`."""
         return Execution(
             app=self.app,
             site=self,
@@ -646,7 +675,10 @@ class Runtime:
         """End a running call as REVOKED; its place is given to others."""
         with self._mutex:
             run = self._limited.get(x.id)
-        if self.decide(x, Terminated(signum)):
+        verdict = Terminated(signum)
+        if run is not None and run.terminate(verdict, signum):
+            return  # Its process ends, and whoever conducts it settles it.
+        if self.decide(x, verdict):
             self._replace(x)
             if run is not None:
                 run.interrupt(SystemExit)
@@ -667,10 +699,6 @@ class Runtime:
         self._deadlines.cancel(number)
 
 
-def _is_coroutine_task(task: Any) -> bool:
-    return inspect.iscoroutinefunction(task.run) or inspect.iscoroutinefunction(type(task).__call__)
-
-
 def queues_of(app: Celery, queues: Any) -> Collection[str] | None:
     """The names of the queues to take from: those given, else those selected in the app, else all."""
     if queues:
@@ -679,9 +707,3 @@ def queues_of(app: Celery, queues: Any) -> Collection[str] | None:
     if app.amqp.queues._consume_from is not None:
         return frozenset(app.amqp.queues.consume_from)
     return None
-
-
-def send_worker_init(app: Celery, runtime: Runtime) -> None:
-    """Send ``worker_init`` and import the task modules, as a worker does before it takes messages."""
-    signals.worker_init.send(sender=runtime)
-    app.loader.init_worker()

@@ -55,6 +55,7 @@ __all__ = (
     "judge",
     "perform",
     "prepare",
+    "receive",
     "resolve",
     "run",
     "run_eagerly",
@@ -82,10 +83,15 @@ def run(x: Execution) -> None:
 
 def prepare(x: Execution) -> None:
     """The steps up to the call."""
+    receive(x)
+    begin(x)
+
+
+def receive(x: Execution) -> None:
+    """The steps before the task is entered: afterwards it is known whether it may run."""
     resolve(x)
     announce(x)
     admit(x)
-    begin(x)
 
 
 def conclude(x: Execution) -> None:

@@ -77,6 +77,10 @@ class LimitedRun:
         """Raise `exc` inside the task, as soon as Python can."""
         self._interrupt(exc)
 
+    def terminate(self, verdict: BaseException, signum: int) -> bool:
+        """End the run as `verdict` and settle it so; False where only the runtime can (see its `decide`)."""
+        return False
+
     def close(self) -> None:
         """The run has ended: no limit applies any more."""
         self._runtime.run_ended(self)

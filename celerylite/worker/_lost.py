@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from celerylite.worker import Runtime
     from celerylite.worker._execution import Execution
 
-__all__ = ("MAX_DELIVERIES", "conclude_lost")
+__all__ = ("MAX_DELIVERIES", "conclude_lost", "deliver_again", "retry_or")
 
 logger = get_logger("celery.worker")
 
@@ -30,7 +30,7 @@ def conclude_lost(runtime: Runtime, delivery: Delivery) -> None:
     ``max_retries``. Otherwise FAILURE(WorkerLostError), with everything that follows a failure.
     """
     if delivery.message.name == _settlement.CHORD_BODY:
-        _deliver_again(runtime, delivery)
+        deliver_again(runtime, delivery)
         return
     x = runtime.execution(delivery)
     copy_context().run(_conclude, runtime, x, delivery)
@@ -40,7 +40,7 @@ def _conclude(runtime: Runtime, x: Execution, delivery: Delivery) -> None:
     try:
         _execute.resolve(x)
         if x.state is None and x.task.acks_late and delivery.deliveries < MAX_DELIVERIES:
-            _deliver_again(runtime, delivery)
+            deliver_again(runtime, delivery)
             return
         x.raised = _verdict(x, delivery)
         x.started_at, x.began = _clock.time(), _clock.monotonic()
@@ -51,7 +51,8 @@ def _conclude(runtime: Runtime, x: Execution, delivery: Delivery) -> None:
         runtime.forget_execution(x)
 
 
-def _deliver_again(runtime: Runtime, delivery: Delivery) -> None:
+def deliver_again(runtime: Runtime, delivery: Delivery) -> None:
+    """Put a delivery that was ours back into its queue, counted."""
     try:
         _settlement.commit(runtime, delivery, requeue_at=_clock.time())
     except ClaimLost:
@@ -62,6 +63,11 @@ def _verdict(x: Execution, delivery: Delivery) -> BaseException | None:
     if x.state is not None:
         return None  # It cannot even be read; that is its failure.
     lost = WorkerLostError(f"The process that ran {x.name}[{x.id}] is gone (delivery {delivery.deliveries})")
+    return retry_or(x, lost)
+
+
+def retry_or(x: Execution, lost: WorkerLostError) -> Retry | WorkerLostError:
+    """A retry, which leaves with the outcome of `x`, if the task wants one and has any left; else `lost`."""
     retries, most = x.request.retries or 0, x.task.max_retries
     if not x.task.retry_on_worker_lost or (most is not None and retries >= most):
         return lost

@@ -17,6 +17,7 @@ class Kind(Enum):
 
     THREAD = "thread"
     LOOP = "loop"
+    PROCESS = "process"
 
 
 class Place(Enum):

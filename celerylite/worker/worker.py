@@ -17,6 +17,7 @@ from celerylite.utils.imports import reload_from_cwd
 from celerylite.utils.log import get_logger, mlevel
 from celerylite.utils.nodenames import default_nodename, worker_direct
 from celerylite.utils.text import str_to_list
+from celerylite.worker._kinds import available_cpus, chosen_pool, is_prefork
 
 __all__ = ("WorkController",)
 
@@ -122,10 +123,7 @@ class WorkController:
         for option, setting in _SETTINGS.items():
             if kwargs.get(option) is not None:
                 setattr(self.app.conf, setting, kwargs[option])
-        # Celery's default, prefork, is not asked for by those who say nothing.
-        self.pool_cls = "solo" if self.app.either("worker_pool", pool, pool_cls) == "solo" else "threads"
-        if pool in ("prefork", "processes"):
-            logger.warning("pool %r: plain functions run in threads here; see docs/differences.md", pool)
+        self.pool_cls = _pool_name(pool or pool_cls or chosen_pool(self.app))
         self.task_events = bool(self.app.conf.worker_send_task_events)
         self.beat = bool(beat)
         self.concurrency = self._concurrency(concurrency)
@@ -136,7 +134,8 @@ class WorkController:
         wanted = self.app.either("worker_concurrency", asked)
         if self.pool_cls == "solo":
             return 1
-        return _cpus() if isinstance(wanted, str) and wanted.strip().lower() == "auto" else _number(wanted)
+        is_auto = isinstance(wanted, str) and wanted.strip().lower() == "auto"
+        return available_cpus() if is_auto else _number(wanted)
 
     def setup_instance(
         self,
@@ -197,7 +196,12 @@ class WorkController:
         """Start the runtime and return once it takes messages."""
         self.on_start()
         self.runtime = self.app.start_runtime(
-            hostname=self.hostname, concurrency=self.concurrency, beat=self.beat or None, worker=self
+            hostname=self.hostname,
+            concurrency=self.concurrency,
+            beat=self.beat or None,
+            worker=self,
+            pool=self.pool_cls,
+            least_processes=self.autoscale[1] if self.autoscale else None,
         )
         self.ready_callback(self)
 
@@ -269,14 +273,14 @@ class WorkController:
         return f"<Worker: {self.hostname} ({state})>"
 
 
+def _pool_name(pool: Any) -> str:
+    if is_prefork(pool):
+        return "prefork"
+    return "solo" if pool == "solo" else "threads"
+
+
 def _number(value: Any) -> int | None:
     try:
         return int(value) or None
     except (TypeError, ValueError):
         return None
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
