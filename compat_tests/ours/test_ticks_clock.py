@@ -67,7 +67,7 @@ def test_a_clock_that_is_set_back_fires_no_minute_twice(
     assert len(set(fired)) == len(fired)
 
 
-@pytest.mark.parametrize("seconds", [30, 3600, 86400])
+@pytest.mark.parametrize("seconds", [30.5, 3600.5, 86400.5])
 def test_a_clock_that_is_set_back_does_not_silence_an_interval(
     app: Celery, clock: ManualClock, started: Starter, seconds: float
 ) -> None:
