@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,9 @@ from celerylite import Celery, chord
 from compat_tests.ours.proxy_fixtures import Proxy
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate
 from compat_tests.ours.store_fixtures import make_url
+from compat_tests.ours.trouble_fixtures import Told, told
+
+__all__ = ("told",)
 
 #: Seconds that a call of the tests tries to reach the database.
 _PATIENCE_S = 0.5
@@ -51,35 +52,6 @@ def app(url: sa.URL, proxy: Proxy) -> Iterator[Celery]:
     yield app
     proxy.start()
     app.close()
-
-
-class Told(logging.Handler):
-    """Collects the warnings and errors of the log, and lets a test wait for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self._changed = threading.Condition()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with self._changed:
-            if record.levelno >= logging.WARNING:
-                self.lines.append(record.getMessage())
-            self._changed.notify_all()
-
-    def until(self, words: str) -> None:
-        with self._changed:
-            found = self._changed.wait_for(lambda: any(words in line for line in self.lines), DEADLINE_S)
-        assert found, f"expected the log to say {words!r}, got {self.lines!r}"
-
-
-@pytest.fixture
-def told() -> Iterator[Told]:
-    handler = Told()
-    logger = logging.getLogger("celery")
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
 
 
 def test_a_running_task_settles_when_the_server_is_back(
