@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celerylite.utils.log import get_logger
-
 __all__ = ("DEFAULT_DATABASE", "Database", "choose", "is_unserved")
 
-logger = get_logger(__name__)
+# Not one of the library's quiet loggers: what a program ought to know is seen where logging is not set up.
+logger = logging.getLogger(__name__)
 
 #: Where everything is kept when nothing else is said: a file in the working directory.
 DEFAULT_DATABASE = "sqlite:///celerylite.sqlite3"

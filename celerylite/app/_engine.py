@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import logging
 import os
 import sys
 import threading
@@ -20,7 +21,6 @@ from celerylite._message import Message
 from celerylite._outbox import Outbox, current_outbox
 from celerylite.app import _database, _own_settings
 from celerylite.app.utils import sanitize_url
-from celerylite.utils.log import get_logger
 
 # What an app needs when it publishes or runs, not when it is made: 60 ms of an import.
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Engine", "default_argv", "process_oid", "run_command_line", "thread_oid")
 
-logger = get_logger(__name__)
+# Not one of the library's quiet loggers: what a program ought to know is seen where logging is not set up.
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -56,6 +57,7 @@ class Engine:
         self._worker: Any = None
         self._database_chosen: _database.Database | None = None
         self._exit_registered = False
+        self._announced = False
         _engines.add(self)
 
     # -- the store -------------------------------------------------------------------------------------
@@ -82,7 +84,9 @@ class Engine:
             engine_options=_engine_options(database, conf),
             engine_callback=conf.database_engine_callback,
         )
-        _database.announce(database, sanitize_url(database.url), bool(conf.celerylite_warn_ignored))
+        if not self._announced:
+            self._announced = True
+            _database.announce(database, sanitize_url(database.url), bool(conf.celerylite_warn_ignored))
         return store
 
     @property

@@ -266,8 +266,6 @@ chain(add.s(1, 1), add.s(2), add.s(3), show.s()).delay()
 
 def test_a_script_waits_no_longer_than_its_grace(start_program: StartProgram, database: Path) -> None:
     program = start_program("""
-import logging
-logging.basicConfig(format="%(message)s")
 app.conf.celerylite_exit_grace = 0.2
 @app.task
 def endless():
