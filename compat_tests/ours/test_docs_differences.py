@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import sqlite3
 import subprocess
@@ -96,6 +97,14 @@ def test_plain_functions_run_in_threads_of_this_process(app: Celery) -> None:
 
     look.delay().get(timeout=DEADLINE_S)
     assert seen[0] is not threading.main_thread()
+
+
+def test_a_task_can_ask_for_a_child_process(app: Celery) -> None:
+    @app.task(pool="prefork")
+    def look() -> int:
+        return os.getpid()
+
+    assert look.delay().get(timeout=DEADLINE_S) != os.getpid()
 
 
 def test_a_task_that_is_registered_while_the_runtime_runs_is_found(app: Celery) -> None:
