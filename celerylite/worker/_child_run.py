@@ -14,10 +14,11 @@ from celerylite.exceptions import TimeLimitExceeded, WorkerLostError
 from celerylite.utils.log import get_logger
 from celerylite.worker import _settlement
 from celerylite.worker._child import SOFT_LIMIT_SIGNAL
+from celerylite.worker._child_handle import Child, human_status
 from celerylite.worker._child_link import Answered, Call, Exited, Outcome
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._lost import MAX_DELIVERIES, deliver_again, retry_or
-from celerylite.worker._prefork import Child, PoolClosed, ProcessPool, human_status
+from celerylite.worker._prefork import PoolClosed, ProcessPool
 
 if TYPE_CHECKING:
     from celerylite.worker import Runtime

@@ -6,6 +6,7 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
+from celerylite.exceptions import ImproperlyConfigured
 from celerylite.utils.log import get_logger
 from celerylite.worker._slots import Kind
 
@@ -19,11 +20,13 @@ __all__ = (
     "default_concurrency",
     "default_threads",
     "is_prefork",
+    "start_method",
 )
 
 logger = get_logger("celery.worker")
 
 _PREFORK = frozenset({"prefork", "processes"})
+_START_METHODS = ("fork", "forkserver", "spawn")
 _POOLS_OF_TASKS = frozenset({"prefork", "processes", "threads", "solo"})
 
 
@@ -54,6 +57,19 @@ def default_concurrency(pool: str) -> int:
     return available_cpus() if is_prefork(pool) else default_threads()
 
 
+def start_method(app: Celery) -> str:
+    """How the app's child processes are made. Raises ImproperlyConfigured."""
+    if not app.conf.value_set_for("worker_poolstart_method"):
+        # Celery's default forks this process, which is full of threads here: only if there is no other way.
+        return "forkserver"
+    method = app.conf.worker_poolstart_method
+    if method not in _START_METHODS:
+        raise ImproperlyConfigured(
+            f"worker_poolstart_method: expected one of {', '.join(_START_METHODS)}, got {method!r}"
+        )
+    return str(method)
+
+
 class Kinds:
     """Knows where the tasks of an app run, `pool` being for plain functions that say nothing themselves."""
 
@@ -61,6 +77,7 @@ class Kinds:
         self._app = app
         self._kinds: dict[str, Kind] = {}
         self._told = False
+        start_method(app)  # A wrong one is seen when the runtime starts, not at the first task.
         #: Plain functions run in child processes unless they say otherwise.
         self.prefork = is_prefork(pool) and self._can_fork()
 

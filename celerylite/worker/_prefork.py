@@ -6,35 +6,32 @@ import os
 import selectors
 import signal
 import threading
-from enum import Enum
 from multiprocessing import Pipe
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from celerylite import _clock
-from celerylite.exceptions import ImproperlyConfigured
 from celerylite.utils.log import get_logger
 from celerylite.worker import _child_log, _template
+from celerylite.worker._child_handle import Child, ChildState, human_status
 from celerylite.worker._child_link import (
     ChildSettings,
     Done,
     Exited,
     Failed,
     Fork,
-    Interrupt,
     Leave,
     Link,
     Loaded,
     LogLine,
-    Signal,
     Up,
 )
+from celerylite.worker._kinds import start_method
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
     from celerylite.worker import Runtime
 
-__all__ = ("Child", "PoolClosed", "ProcessPool", "human_status", "pool_for")
+__all__ = ("PoolClosed", "ProcessPool", "pool_for")
 
 logger = get_logger("celery.pool")
 
@@ -44,49 +41,10 @@ _IDLE_S = 30.0
 _LOOK_S = 0.2
 #: Seconds until a child is tried again after one failed to start: doubling from the first to the last.
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
-_START_METHODS = ("fork", "forkserver", "spawn")
 
 
 class PoolClosed(Exception):
     """The pool is stopping: no call can be given to a child any more."""
-
-
-class _State(Enum):
-    STARTING = "not heard of yet"
-    IDLE = "waits for a call"
-    BUSY = "has a call"
-    LEAVING = "takes no call any more"
-
-
-class Child:
-    """One child process, as its parent sees it."""
-
-    def __init__(self, number: int, template: _template.Template, link: Link) -> None:
-        self.number = number
-        self.pid: int | None = None
-        self.state = _State.STARTING
-        #: Monotonic seconds at which it got into its state.
-        self.since = _clock.monotonic()
-        self.template = template
-        self.link = link
-        #: `Outcome`, `Done` and `Exited`, for who has given it a call.
-        self.events: SimpleQueue[Any] = SimpleQueue()
-
-    def signal(self, signum: int) -> None:
-        """Send it a signal, if it is alive."""
-        self.template.link.send(Signal(self.number, signum))
-
-    def interrupt(self, call: int, signum: int) -> None:
-        """Send it a signal that is meant for one call."""
-        self.link.send(Interrupt(call, signum))
-        self.signal(signum)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.signal(signal.SIGKILL)
-
-    def become(self, state: _State) -> None:
-        self.state, self.since = state, _clock.monotonic()
 
 
 class ProcessPool:
@@ -103,7 +61,7 @@ class ProcessPool:
         self._limit = limit
         self._keep = keep
         self._alive_timeout = float(app.conf.worker_proc_alive_timeout or 0) or None
-        self._method = _start_method(app)
+        self._method = start_method(app)
         self._changed = threading.Condition()
         self._children: dict[int, Child] = {}
         self._numbers = 0
@@ -144,14 +102,14 @@ class ProcessPool:
                     self._changed.wait()
             finally:
                 self._waiting -= 1
-            child.become(_State.BUSY)
+            child.become(ChildState.BUSY)
             return child
 
     def give_back(self, child: Child) -> None:
         """The call that a child was borrowed for is over."""
         with self._changed:
-            if child.state is _State.BUSY:
-                child.become(_State.IDLE)
+            if child.state is ChildState.BUSY:
+                child.become(ChildState.IDLE)
                 self._changed.notify_all()
 
     @property
@@ -165,12 +123,12 @@ class ProcessPool:
             return [child.pid for child in self._children.values() if child.pid is not None]
 
     def _free(self) -> Child | None:
-        free = [child for child in self._children.values() if child.state is _State.IDLE]
+        free = [child for child in self._children.values() if child.state is ChildState.IDLE]
         # The one that was used last: those that are not needed become old and leave.
         return max(free, key=lambda child: child.since, default=None)
 
     def _want_more(self) -> None:
-        starting = sum(child.state is _State.STARTING for child in self._children.values())
+        starting = sum(child.state is ChildState.STARTING for child in self._children.values())
         if self._waiting > starting + self._wanted:
             self._wanted = self._waiting - starting
             self._wake()
@@ -189,7 +147,7 @@ class ProcessPool:
         with self._changed:
             self._closed = True
             for child in self._children.values():
-                if child.state is _State.IDLE:
+                if child.state is ChildState.IDLE:
                     self._let_go(child)
                 else:
                     child.kill()
@@ -225,7 +183,7 @@ class ProcessPool:
         with self._changed:
             if self._wanted and (self._template is None or self._template.tasks is not None):
                 return max(0.0, self._not_before - _clock.monotonic())
-            if any(child.state is _State.STARTING for child in self._children.values()):
+            if any(child.state is ChildState.STARTING for child in self._children.values()):
                 return _LOOK_S
             return _IDLE_S / 10 if len(self._children) > self._keep else None
 
@@ -246,10 +204,10 @@ class ProcessPool:
         now = _clock.monotonic()
         for child in list(self._children.values()):
             aged = now - child.since
-            if child.state is _State.STARTING and self._alive_timeout and aged > self._alive_timeout:
+            if child.state is ChildState.STARTING and self._alive_timeout and aged > self._alive_timeout:
                 logger.error("Timed out waiting for UP message from ForkPoolWorker-%s", child.number)
                 child.kill()
-            elif child.state is _State.IDLE and self._is_surplus(child, aged):
+            elif child.state is ChildState.IDLE and self._is_surplus(child, aged):
                 self._let_go(child)
         for template in [t for t in self._retired if not self._children_of(t)]:
             self._drop_template(template)
@@ -260,7 +218,7 @@ class ProcessPool:
         return child.template is not self._template or (aged > _IDLE_S and len(self._children) > self._keep)
 
     def _let_go(self, child: Child) -> None:
-        child.become(_State.LEAVING)
+        child.become(ChildState.LEAVING)
         child.link.send(Leave())
 
     # Starting.
@@ -363,7 +321,7 @@ class ProcessPool:
             self._retired.append(self._template)
             self._template = None
             for child in self._children.values():
-                if child.state is _State.IDLE:
+                if child.state is ChildState.IDLE:
                     self._let_go(child)
 
     def _hear(self, child: Child) -> None:
@@ -383,7 +341,7 @@ class ProcessPool:
     def _is_up(self, child: Child, pid: int) -> None:
         with self._changed:
             child.pid = pid
-            child.become(_State.IDLE)
+            child.become(ChildState.IDLE)
             self._failures = 0
             self._changed.notify_all()
 
@@ -391,7 +349,7 @@ class ProcessPool:
         if leaving is not None:
             logger.info("child process %s exiting after %s", child.pid, leaving)
             with self._changed:
-                child.become(_State.LEAVING)
+                child.become(ChildState.LEAVING)
 
     def _deafen(self, child: Child) -> None:
         if child.link.fileno() in self._selector.get_map():
@@ -412,7 +370,7 @@ class ProcessPool:
         self._deafen(child)
         child.link.close()
         self._children.pop(child.number, None)
-        if child.state is _State.STARTING and not self._closed:
+        if child.state is ChildState.STARTING and not self._closed:
             logger.error("child process %s did not start: %s", child.number, human_status(status))
             self._failed_to_start()
         if not self._closed:
@@ -440,25 +398,3 @@ def pool_for(runtime: Runtime) -> ProcessPool:
     return ProcessPool(
         runtime.app, settings, limit=runtime.processes, keep=min(runtime.processes, runtime.least_processes)
     )
-
-
-def _start_method(app: Celery) -> str:
-    if not app.conf.value_set_for("worker_pool_start_method"):
-        # Celery's default forks this process, which is full of threads here: only if there is no other way.
-        return "forkserver"
-    method = app.conf.worker_pool_start_method
-    if method not in _START_METHODS:
-        raise ImproperlyConfigured(
-            f"worker_pool_start_method: expected one of {', '.join(_START_METHODS)}, got {method!r}"
-        )
-    return str(method)
-
-
-def human_status(status: int) -> str:
-    """How a process ended, in Celery's words."""
-    if status >= 0:
-        return f"exitcode {status}"
-    try:
-        return f"signal {-status} ({signal.Signals(-status).name})"
-    except ValueError:
-        return f"signal {-status}"
