@@ -485,7 +485,9 @@ def test_a_setting_with_an_unknown_value_is_named(
     make_app: MakeApp, setting: str, value: str, expected: str
 ) -> None:
     app = make_app(**{setting: value})
-    with pytest.raises(ImproperlyConfigured, match=f"{setting}: expected {expected}, got '{value}'"):
+    with pytest.raises(
+        ImproperlyConfigured, match=f"{setting}: expected {expected}, got '{value}'; correct the setting"
+    ):
         app.start_runtime()
 
 
