@@ -34,7 +34,7 @@ _MISSED_S = 10.0
 #: How long a process that lost its last tick lets the others go first.
 _STANDBY_S = 0.25
 #: How often to read what other processes changed in the database, unless ``beat_max_loop_interval`` says.
-_REFRESH_S = 60.0
+_REFRESH_S = 300.0
 #: After an error of the database, and for an entry whose schedule raises.
 _RETRY_S = 5.0
 #: A last run further ahead than this was noted before the clock was set back.

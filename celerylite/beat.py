@@ -53,6 +53,9 @@ debug, info, error, warning = logger.debug, logger.info, logger.error, logger.wa
 #: Seconds between two looks at a schedule that may have changed.
 DEFAULT_MAX_INTERVAL = 300
 
+#: Seconds between two looks of `StoreScheduler` at the clock.
+_LOOK_AGAIN_S = 5.0
+
 #: What a file of an older format lacks, or what cannot be read from it any more.
 _UNREADABLE = (KeyError, UnicodeDecodeError, TypeError, UnpicklingError, ValueError)
 
@@ -491,7 +494,8 @@ class StoreScheduler(Scheduler):
         self._ticker.fire_due(_clock.time())
         due_at = self._ticker.next_due()
         wait_s = self.max_interval if due_at is None else due_at - _clock.time()
-        return min(max(wait_s, 0), self.max_interval)
+        # The clock that waits does not notice that the machine slept or that its time was set.
+        return min(max(wait_s, 0), self.max_interval, _LOOK_AGAIN_S)
 
     def on_letters(self, woken: Callable[[], None]) -> None:
         """Call `woken`, in any thread, when the schedule may have been edited; until `close`."""

@@ -49,8 +49,8 @@ from celerylite.exceptions import ClaimLost, ImproperlyConfigured
 
 __all__ = ("SqlStore", "open_store")
 
-#: Seconds for which processes can read that the schedule was edited; they look every minute anyway.
-_LETTER_S = 300.0
+#: Seconds for which processes can read that the schedule was edited; they look now and then anyway.
+_LETTER_S = 3600.0
 
 
 def open_store(
