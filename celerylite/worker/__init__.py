@@ -401,8 +401,14 @@ class Runtime:
 
     def _rescue(self) -> float:
         for delivery in self.store.rescue(self.owner, is_gone):
-            self._steps.submit(partial(conclude_lost, self, delivery))
+            self._steps.submit(partial(self._conclude_lost, delivery))
         return self._lease / 2
+
+    def _conclude_lost(self, delivery: Delivery) -> None:
+        try:
+            conclude_lost(self, delivery)
+        except BaseException as exc:
+            self._conclude_defect(delivery, exc)
 
     def _read_revokes(self) -> float:
         self._revoked = self.store.revoked()
@@ -430,7 +436,7 @@ class Runtime:
         self._letters_read = {letter.row for letter in letters}
 
     def _turn_away(self, delivery: Delivery) -> None:
-        if self.store.begin([delivery]):
+        if _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping):
             x = self.execution(delivery)
             _execute.prepare(x)
             self._conclude(x)
