@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ("Context", "actual_ignore_result")
+__all__ = ("DELIVERY_OF_EXECUTION", "Context", "actual_ignore_result")
+
+#: Where the request of a running call keeps the delivery that it runs.
+DELIVERY_OF_EXECUTION = "_celerylite_delivery"
 
 #: Headers that describe the delivery itself and are no custom headers of a user.
 _PROTOCOL_HEADERS = frozenset({"lang", "task", "argsrepr", "kwargsrepr", "compression"})

@@ -10,16 +10,20 @@ from kombu.utils.encoding import ensure_bytes
 from kombu.utils.url import maybe_sanitize_url
 
 from celerylite import _clock, states
+from celerylite._request import DELIVERY_OF_EXECUTION
 from celerylite._store import ResultRow
 from celerylite.backends.base import BaseBackend
 from celerylite.exceptions import TimeoutError
 from celerylite.result import result_from_tuple
+from celerylite.utils.log import get_logger
 from celerylite.utils.time import maybe_timedelta
 
 if TYPE_CHECKING:
     from celerylite._store import Store
 
 __all__ = ("DatabaseBackend",)
+
+logger = get_logger(__name__)
 
 #: Rows deleted in one transaction when results are cleaned up.
 _BATCH = 1000
@@ -95,7 +99,13 @@ class DatabaseBackend(BaseBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> None:
-        self.save_row(self._row(task_id, result, state, traceback, request))
+        row = self._row(task_id, result, state, traceback, request)
+        delivery = getattr(request, DELIVERY_OF_EXECUTION, None)
+        if delivery is None or task_id != delivery.message.id:
+            self.save_row(row)
+        elif not self._store.begin([delivery], [row]):
+            # The run was ended by its time limit, or taken over from a process that was taken for dead.
+            logger.warning("Task %s: state %s is not stored, its outcome has been decided", task_id, state)
 
     def _forget(self, task_id: str) -> None:
         self._store.forget(task_id)

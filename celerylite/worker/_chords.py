@@ -25,7 +25,9 @@ def send_body(runtime: Runtime, delivery: Delivery) -> None:
     A crash before the commit leaves that message to be delivered again; after it, there is nothing left.
     """
     (group_id,) = decode_body(delivery.message, {"application/json"}).args
-    parts = runtime.store.chord_parts(group_id)
+    parts = _settlement.patiently(lambda: runtime.store.chord_parts(group_id), runtime.stop_event)
+    if parts is None:
+        return  # The runtime stops while the database is away: whoever comes next sends it.
     headers = delivery.message.headers
     with Outbox() as box:
         failed = _workflow.send_chord_body(
