@@ -18,7 +18,7 @@ from celerylite import _clock, _state, _workflow, signals, states
 from celerylite._einfo import ExceptionInfo
 from celerylite._message import decode_body
 from celerylite._outbox import Outbox
-from celerylite._request import Context
+from celerylite._request import DELIVERY_OF_EXECUTION, Context
 from celerylite._store import ClaimLost
 from celerylite.exceptions import (
     Ignore,
@@ -189,11 +189,19 @@ def begin(x: Execution) -> None:
         signals.task_prerun.send(sender=x.task, task_id=x.id, task=x.task, args=x.args, kwargs=x.kwargs)
         x.app.loader.on_task_init(x.id, x.task)
         if x.task.track_started and x.stores_result and not x.site.eager:
-            meta = {"pid": os.getpid(), "hostname": x.site.hostname}
-            x.task.backend.store_result(x.id, meta, states.STARTED, request=x.request)
+            _store_started(x)
         x.task.before_start(x.id, x.args, x.kwargs)
     except BaseException as exc:
         x.raised = exc
+
+
+def _store_started(x: Execution) -> None:
+    meta = {"pid": os.getpid(), "hostname": x.site.hostname}
+    try:
+        x.task.backend.store_result(x.id, meta, states.STARTED, request=x.request)
+    except OperationalError as exc:
+        # Nothing depends on it; the outcome waits until the database is back.
+        logger.warning("Task %s[%s]: could not store that it has started: %r", x.shown_name, x.id, exc)
 
 
 def perform(x: Execution) -> None:
@@ -375,6 +383,8 @@ def sent_with_outcome() -> Iterator[None]:
 def bind_outbox(x: Execution) -> None:
     """Let `sent_with_outcome` find the outbox of the execution through its request."""
     setattr(x.request, _OUTBOX_OF_EXECUTION, x.outbox)
+    # And the backend, whether this run is still the one that counts.
+    setattr(x.request, DELIVERY_OF_EXECUTION, x.delivery)
 
 
 # -- eager mode --------------------------------------------------------------------------------------
