@@ -382,6 +382,35 @@ def test_a_call_is_decided_once_although_limit_and_end_come_together(
     assert runtime._slots.counts() == (0, 0)
 
 
+def test_a_hard_limit_that_meets_the_end_of_the_task_costs_no_place(make_app: MakeApp) -> None:
+    app = make_app(worker_concurrency=4)
+
+    @app.task
+    def work(seconds: float) -> str:
+        end = _clock.monotonic() + seconds
+        while _clock.monotonic() < end:
+            pass
+        return "in time"
+
+    @app.task
+    async def work_async(seconds: float) -> str:
+        await asyncio.to_thread(never.wait, seconds)
+        return "in time"
+
+    results = [
+        task.apply_async((0.003,), time_limit=0.003 + (n % 7) * 0.0005)
+        for n in range(30)
+        for task in (work, work_async)
+    ]
+    for result in results:
+        value: Any = result.get(timeout=DEADLINE_S, propagate=False)
+        assert value == "in time" or isinstance(value, TimeLimitExceeded)
+    app.drain(DEADLINE_S)
+    assert app._runtime is not None
+    slots = app._runtime._slots
+    assert (slots.counts(), slots._free_total, set(slots._free.values())) == ((0, 0), 4, {4})
+
+
 def test_a_task_that_exits_is_a_lost_task_and_the_runtime_goes_on(make_app: MakeApp) -> None:
     app = make_app(worker_concurrency=1)
 

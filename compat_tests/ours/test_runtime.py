@@ -110,6 +110,53 @@ def test_no_more_coroutines_run_at_once_than_the_concurrency(make_app: MakeApp) 
     assert max(most) == 2
 
 
+def test_a_place_that_a_coroutine_frees_is_taken_by_a_function_at_once(make_app: MakeApp) -> None:
+    app = make_app(worker_concurrency=1)
+    arrived, go_on = threading.Event(), threading.Event()
+
+    @app.task
+    async def coroutine() -> None:
+        arrived.set()
+        await asyncio.to_thread(go_on.wait, DEADLINE_S)
+
+    @app.task
+    def function() -> str:
+        return "ran"
+
+    coroutine.delay()
+    assert arrived.wait(DEADLINE_S)
+    waiting = [function.delay() for _ in range(3)]
+    go_on.set()
+    # Well before the runtime would look again by itself.
+    assert [result.get(timeout=2) for result in waiting] == ["ran"] * 3
+
+
+def test_functions_and_coroutines_that_share_places_take_turns(make_app: MakeApp, gate: Gate) -> None:
+    app = make_app(worker_concurrency=1, worker_prefetch_multiplier=100)
+    order: list[str] = []
+
+    @app.task
+    def first() -> None:
+        gate.wait()
+
+    @app.task
+    def function(name: str) -> None:
+        order.append(name)
+
+    @app.task
+    async def coroutine(name: str) -> None:
+        order.append(name)
+
+    first.delay()
+    gate.until_arrived(1)
+    for n in range(4):
+        function.delay(f"function {n}")
+        coroutine.delay(f"coroutine {n}")
+    gate.open()
+    app.drain(DEADLINE_S)
+    assert order == [f"{kind} {n}" for n in range(4) for kind in ("function", "coroutine")]
+
+
 def test_a_flood_of_calls_waits_in_the_database_and_not_in_memory(make_app: MakeApp, gate: Gate) -> None:
     app = make_app(worker_concurrency=2, worker_prefetch_multiplier=4, celerylite_history=False)
     done = threading.Semaphore(0)
