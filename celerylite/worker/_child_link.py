@@ -80,6 +80,10 @@ class Exited(NamedTuple):
     status: int
 
 
+class Leave(NamedTuple):
+    """There will be no more children, or calls. Also to a child."""
+
+
 # To a child.
 
 
@@ -104,10 +108,6 @@ class Answered(NamedTuple):
     accepted: bool
 
 
-class Leave(NamedTuple):
-    """There will be no more calls."""
-
-
 # From a child.
 
 
@@ -127,6 +127,8 @@ class Outcome(NamedTuple):
     """What to settle, as the arguments of `_settlement.commit`; the child waits for `Answered`."""
 
     fields: dict[str, Any]
+    #: Type and fields of the event that tells monitors of it.
+    event: tuple[str, dict[str, Any]] | None = None
 
 
 class Done(NamedTuple):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from celerylite import platforms
 from celerylite.worker import _child
-from celerylite.worker._child_link import Exited, Failed, Fork, Link, Loaded, Signal
+from celerylite.worker._child_link import Exited, Failed, Fork, Leave, Link, Loaded, Signal
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
@@ -65,6 +65,8 @@ class Template:
 
     def close(self) -> None:
         """End it, and with it every child that is left. Blocks until it is gone."""
+        # Said outright: a process that was forked meanwhile may hold our end of the connection.
+        self.link.send(Leave())
         self.link.close()
         # Somebody else may collect the children of this process.
         with suppress(ChildProcessError, ProcessLookupError):
@@ -242,7 +244,7 @@ class _TemplateProcess:
             # Only this process collects children: the number cannot belong to another process by now.
             for pid in (pid for pid, number in self._children.items() if number == message.number):
                 os.kill(pid, message.signum)
-        return message is not None
+        return isinstance(message, Fork | Signal)
 
     def _fork(self, message: Fork) -> None:
         handle = self._link.receive_handle()
