@@ -420,7 +420,7 @@ def test_the_default_scheduler_of_beat_ticks_once_however_many_beats_run(
     schedulers = [beat.Service(app).scheduler for _ in range(2)]
     assert [type(scheduler) for scheduler in schedulers] == [beat.StoreScheduler] * 2
     waits = [scheduler.tick() for scheduler in schedulers]
-    assert waits == [10, 10]
+    assert waits == [5, 5]  # not 10: somebody may set the clock meanwhile
     clock.advance(10)
     for scheduler in schedulers:
         scheduler.tick()
