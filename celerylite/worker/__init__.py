@@ -437,9 +437,8 @@ class Runtime:
 
     def _turn_away(self, delivery: Delivery) -> None:
         if _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping):
-            x = self.execution(delivery)
-            _execute.prepare(x)
-            self._conclude(x)
+            # Runs it after all if the revoke was lifted meanwhile.
+            self._run_delivery(Kind.THREAD, delivery)
 
     def _start_schedule(self) -> float | None:
         if self._ticker is not None:
