@@ -21,11 +21,13 @@ from celerylite import _state, platforms, signals
 from celerylite._store import ClaimLost
 from celerylite.exceptions import SoftTimeLimitExceeded
 from celerylite.utils.log import get_logger
+from celerylite.utils.serialization import get_pickleable_exception
 from celerylite.worker import _child_log, _execute, _settlement
 from celerylite.worker._child_link import (
     Answered,
     Call,
     ChildSettings,
+    Defect,
     Done,
     Interrupt,
     Link,
@@ -124,7 +126,10 @@ class _Child:
             delivery=call.delivery,
         )
         _execute.bind_outbox(x)
-        copy_context().run(self._steps, x)
+        try:
+            copy_context().run(self._steps, x)
+        except Exception as exc:
+            self._link.send(Defect(get_pickleable_exception(exc)))
 
     def _steps(self, x: Execution) -> None:
         # The parent has announced and admitted it.

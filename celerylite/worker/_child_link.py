@@ -13,6 +13,7 @@ __all__ = (
     "Answered",
     "Call",
     "ChildSettings",
+    "Defect",
     "Done",
     "Exited",
     "Failed",
@@ -129,6 +130,12 @@ class Outcome(NamedTuple):
     fields: dict[str, Any]
     #: Type and fields of the event that tells monitors of it.
     event: tuple[str, dict[str, Any]] | None = None
+
+
+class Defect(NamedTuple):
+    """A step of ours has failed, not the task; `Done` follows."""
+
+    exception: BaseException
 
 
 class Done(NamedTuple):

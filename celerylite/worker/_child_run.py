@@ -15,7 +15,7 @@ from celerylite.utils.log import get_logger
 from celerylite.worker import _settlement
 from celerylite.worker._child import SOFT_LIMIT_SIGNAL
 from celerylite.worker._child_handle import Child, human_status
-from celerylite.worker._child_link import Answered, Call, Exited, Outcome
+from celerylite.worker._child_link import Answered, Call, Defect, Exited, Outcome
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._lost import MAX_DELIVERIES, deliver_again, retry_or
 from celerylite.worker._prefork import PoolClosed, ProcessPool
@@ -90,7 +90,8 @@ class ChildRun(LimitedRun):
             self._follow(child)
 
     def _follow(self, child: Child) -> None:
-        """Take what the child says until it is done with the call, or gone."""
+        """Take what the child says until it is done with the call, or gone. Raises a defect of its steps."""
+        defect: BaseException | None = None
         while True:
             event = child.events.get()
             if isinstance(event, Outcome):
@@ -98,8 +99,12 @@ class ChildRun(LimitedRun):
             elif isinstance(event, Exited):
                 self._lost(event.status)
                 return
+            elif isinstance(event, Defect):
+                defect = event.exception
             elif isinstance(event, BaseException):
                 self._conclude_as(event)
+            elif defect is not None:
+                raise defect
             else:
                 return
 

@@ -59,13 +59,13 @@ def default_concurrency(pool: str) -> int:
 
 def start_method(app: Celery) -> str:
     """How the app's child processes are made. Raises ImproperlyConfigured."""
-    if not app.conf.value_set_for("worker_poolstart_method"):
+    if not app.conf.value_set_for("worker_pool_start_method"):
         # Celery's default forks this process, which is full of threads here: only if there is no other way.
         return "forkserver"
-    method = app.conf.worker_poolstart_method
+    method = app.conf.worker_pool_start_method
     if method not in _START_METHODS:
         raise ImproperlyConfigured(
-            f"worker_poolstart_method: expected one of {', '.join(_START_METHODS)}, got {method!r}"
+            f"worker_pool_start_method: expected one of {', '.join(_START_METHODS)}, got {method!r}"
         )
     return str(method)
 

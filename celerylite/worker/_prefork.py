@@ -111,6 +111,8 @@ class ProcessPool:
             if child.state is ChildState.BUSY:
                 child.become(ChildState.IDLE)
                 self._changed.notify_all()
+            if child.template is not self._template:
+                self._wake()
 
     @property
     def is_closed(self) -> bool:
@@ -123,7 +125,11 @@ class ProcessPool:
             return [child.pid for child in self._children.values() if child.pid is not None]
 
     def _free(self) -> Child | None:
-        free = [child for child in self._children.values() if child.state is ChildState.IDLE]
+        free = [
+            child
+            for child in self._children.values()
+            if child.state is ChildState.IDLE and child.template is self._template
+        ]
         # The one that was used last: those that are not needed become old and leave.
         return max(free, key=lambda child: child.since, default=None)
 
@@ -323,6 +329,7 @@ class ProcessPool:
             for child in self._children.values():
                 if child.state is ChildState.IDLE:
                     self._let_go(child)
+        self._wake()
 
     def _hear(self, child: Child) -> None:
         message = child.link.receive()
