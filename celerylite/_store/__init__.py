@@ -417,8 +417,12 @@ class Store(ABC):
         """Processes that have joined and not left, with a lease that has not lapsed."""
 
     @abstractmethod
-    def rescue(self, owner: str, dead: Callable[[WorkerRow], bool]) -> list[Delivery]:
+    def rescue(
+        self, owner: str, dead: Callable[[WorkerRow], bool], *, by_lease: bool = True
+    ) -> list[Delivery]:
         """Take over from every other owner that left, whose lease lapsed, or that `dead` says is gone.
+
+        Without `by_lease` a lapsed lease means nothing: see `worker._pulse`.
 
         Their CLAIMED messages become READY, uncounted. Their RUNNING ones are transferred to `owner`
         with a new token and returned, their count unchanged: settle each (FAILURE, or `requeue_at`).

@@ -291,25 +291,38 @@ class SqlStore(Store):
     def workers(self) -> list[WorkerRow]:
         return self.database.read(self._workers.alive)
 
-    def rescue(self, owner: str, dead: Callable[[WorkerRow], bool]) -> list[Delivery]:
-        gone = self.database.read(lambda tx: self._dead(tx, owner, dead))
+    def rescue(
+        self, owner: str, dead: Callable[[WorkerRow], bool], *, by_lease: bool = True
+    ) -> list[Delivery]:
+        gone = self.database.read(lambda tx: self._dead(tx, owner, dead, by_lease))
         deliveries: list[Delivery] = []
         for each in gone:
             # One transaction for each: a thousand messages of one must not hold up another's.
-            take_over = functools.partial(self._inherit, dead=each, owner=owner, is_dead=dead)
+            take_over = functools.partial(
+                self._inherit, dead=each, owner=owner, is_dead=dead, by_lease=by_lease
+            )
             deliveries += self._writer.run(take_over)
         return deliveries
 
-    def _dead(self, tx: Transaction, owner: str, dead: Callable[[WorkerRow], bool]) -> list[str]:
-        gone, known = self._workers.dead(tx, dead)
-        orphaned = self._messages.owners(tx) - known
+    def _dead(
+        self, tx: Transaction, owner: str, dead: Callable[[WorkerRow], bool], by_lease: bool
+    ) -> list[str]:
+        gone, known = self._workers.dead(tx, dead, by_lease)
+        # Who has no row was taken for dead by somebody, and may be about to join again.
+        orphaned = self._messages.owners(tx) - known if by_lease else set()
         return [each for each in dict.fromkeys([*gone, *sorted(orphaned)]) if each != owner]
 
     def _inherit(
-        self, tx: Transaction, *, dead: str, owner: str, is_dead: Callable[[WorkerRow], bool]
+        self,
+        tx: Transaction,
+        *,
+        dead: str,
+        owner: str,
+        is_dead: Callable[[WorkerRow], bool],
+        by_lease: bool,
     ) -> list[Delivery]:
         # Between the look and this transaction it may have renewed its lease, or another have come first.
-        if not self._workers.still_dead(tx, dead, is_dead):
+        if not self._workers.still_dead(tx, dead, is_dead, by_lease):
             return []
         inherited = self._messages.inherit(tx, dead, owner)
         self._results.save_corrupt(tx, inherited.corrupt)

@@ -75,21 +75,26 @@ class Workers:
         workers, now = self.everybody(tx)
         return [worker for worker in workers if not worker.left and worker.lease_until > now]
 
-    def dead(self, tx: Transaction, dead: Callable[[WorkerRow], bool]) -> tuple[list[str], set[str]]:
+    def dead(
+        self, tx: Transaction, dead: Callable[[WorkerRow], bool], by_lease: bool
+    ) -> tuple[list[str], set[str]]:
         """The owners that are dead, and all that have a row."""
         workers, now = self.everybody(tx)
-        gone = [each.owner for each in workers if each.left or each.lease_until <= now or dead(each)]
+        limit = now if by_lease else 0.0
+        gone = [each.owner for each in workers if each.left or each.lease_until <= limit or dead(each)]
         return gone, {worker.owner for worker in workers}
 
-    def still_dead(self, tx: Transaction, owner: str, dead: Callable[[WorkerRow], bool]) -> bool:
+    def still_dead(
+        self, tx: Transaction, owner: str, dead: Callable[[WorkerRow], bool], by_lease: bool
+    ) -> bool:
         """Lock a dead worker's row; False if it lives after all or another process is at it."""
         locked = tx.one(self._lock, who=owner)
         if locked is None:
             # Nobody's row: an orphan, unless it is only locked by another that rescues it.
             return not any(each.owner == owner for each in self.everybody(tx)[0])
-        now = float(tx.scalar(self._now))
+        limit = float(tx.scalar(self._now)) if by_lease else 0.0
         worker = _worker(locked)
-        return worker.left or worker.lease_until <= now or dead(worker)
+        return worker.left or worker.lease_until <= limit or dead(worker)
 
 
 def _worker(row: Any) -> WorkerRow:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from celerylite import Celery, _store
+from celerylite import Celery, _clock, _store
 from celerylite._store import ResultRow, Settlement
+from celerylite._store.sql import SqlStore
 from celerylite.exceptions import TimeLimitExceeded
+from celerylite.worker._pulse import Pulse
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate, MakeApp
+from compat_tests.ours.store_fixtures import join, started
 
 
 @pytest.fixture
@@ -97,3 +100,66 @@ def test_a_task_may_report_the_state_of_another_call(app: Celery) -> None:
 
     report.delay("other").get(timeout=DEADLINE_S)
     assert app.AsyncResult("other").state == "PROGRESS"
+
+
+# -- leases after an outage ----------------------------------------------------------------------------
+
+
+class Wall(_clock.Clock):
+    """A wall clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_a_process_that_was_late_itself_gives_the_others_time_to_renew() -> None:
+    wall = Wall()
+    pulse = Pulse(20.0, wall)
+    assert pulse.is_steady()
+    for _ in range(5):
+        wall.now += 7.0
+        pulse.beat()
+        assert pulse.is_steady()
+    # The machine slept, or the database was away.
+    wall.now += 60.0
+    assert not pulse.is_steady()
+    pulse.beat()
+    assert not pulse.is_steady()
+    wall.now += 6.0
+    pulse.beat()
+    assert not pulse.is_steady()
+    wall.now += 6.0
+    pulse.beat()
+    assert pulse.is_steady()
+
+
+def test_a_clock_that_was_set_back_is_no_proof_that_others_are_dead() -> None:
+    wall = Wall()
+    pulse = Pulse(20.0, wall)
+    wall.now -= 3600.0
+    assert not pulse.is_steady()
+    pulse.beat()
+    assert not pulse.is_steady()
+    wall.now += 10.0
+    pulse.beat()
+    assert pulse.is_steady()
+
+
+@pytest.mark.parametrize("by_lease", [True, False])
+def test_a_lapsed_lease_means_death_only_to_who_has_kept_its_own(tmp_path: Path, by_lease: bool) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
+    lapsed, mine = _store.open_store(url, lease=0.0), _store.open_store(url)
+    try:
+        join(cast("SqlStore", lapsed), "lapsed")
+        started(cast("SqlStore", lapsed), "t", "lapsed")
+        rescued = mine.rescue("me", lambda worker: False, by_lease=by_lease)
+        assert [each.message.id for each in rescued] == (["t"] if by_lease else [])
+        # Whoever is certainly gone is taken over from in any case.
+        rescued += mine.rescue("me", lambda worker: worker.owner == "lapsed", by_lease=False)
+        assert [each.message.id for each in rescued] == ["t"]
+    finally:
+        lapsed.close()
+        mine.close()
