@@ -34,6 +34,7 @@ from celerylite.worker._limited import LimitedRun
 from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
 from celerylite.worker._pools import ThreadPool
+from celerylite.worker._pulse import Pulse
 from celerylite.worker._slots import Kind, Place, Slots
 from celerylite.worker.worker import WorkController
 
@@ -118,6 +119,7 @@ class Runtime:
         self._rates = RateLimits()
         self._ticker = ticker
         self._lease = float(conf.celerylite_lease)
+        self._pulse = Pulse(self._lease)
         self.keeps_history = bool(conf.celerylite_history)
         self._mutex = threading.Lock()
         self._running: dict[int, Execution] = {}
@@ -397,10 +399,11 @@ class Runtime:
         if not self.store.renew(self.owner):
             logger.warning("this process was taken for dead: its lease had lapsed; joining again")
             self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+        self._pulse.beat()
         return self._lease / 3
 
     def _rescue(self) -> float:
-        for delivery in self.store.rescue(self.owner, is_gone):
+        for delivery in self.store.rescue(self.owner, is_gone, by_lease=self._pulse.is_steady()):
             self._steps.submit(partial(self._conclude_lost, delivery))
         return self._lease / 2
 
