@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -154,3 +157,45 @@ def test_the_runtime_looks_at_the_clock_every_few_seconds_however_far_off_the_ne
     wait_s = runtime._fire_schedule()
     assert wait_s is not None
     assert 0 < wait_s <= 5
+
+
+def in_new_york(clock: ManualClock, started: Starter, begin: str, **schedules: crontab) -> Ticker:
+    """A ticker with these entries, all by New York's clocks, at that moment."""
+    clock.advance(datetime.fromisoformat(begin).timestamp() - clock.time())
+    zone = {"timezone": "America/New_York"}
+    return started(**{name: {"schedule": when, "args": [name], **zone} for name, when in schedules.items()})
+
+
+def runs_by_entry(app: Celery) -> Counter[str]:
+    """How often each entry was published."""
+    return Counter(json.loads(waiting.message.body)[0][0] for waiting in app.store.waiting(10_000))
+
+
+def test_entries_in_new_york_fire_through_the_hour_that_autumn_repeats(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    # From midnight in summer time to three o'clock in winter time: four hours.
+    ticker = in_new_york(
+        clock,
+        started,
+        "2026-10-31T23:59:59-04:00",
+        minutes=crontab(),
+        half_hours=crontab(minute="*/30"),
+        hours=crontab(minute=0),
+        once=crontab(hour=1, minute=30),
+    )
+    advance(clock, ticker, 4 * 3600)
+    assert runs_by_entry(app) == {"minutes": 240, "half_hours": 8, "hours": 4, "once": 1}
+
+
+def test_half_past_two_in_new_york_fires_once_in_the_night_that_has_none(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    ticker = in_new_york(
+        clock, started, "2026-03-07T23:59:59-05:00", daily=crontab(hour=2, minute=30), hours=crontab(minute=0)
+    )
+    advance(clock, ticker, 23 * 3600)
+    assert runs_by_entry(app) == {"daily": 1, "hours": 23}
+    fired = [waiting.message.headers["celerylite_due_at"] for waiting in app.store.waiting(100)]
+    # At the end of the gap: three o'clock.
+    assert fired.count("2026-03-08T07:00:00+00:00") == 2
