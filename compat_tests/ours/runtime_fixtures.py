@@ -140,7 +140,9 @@ class Program:
                     self._unasked.remove(line)
                     return line
             if self._next() is None:
-                raise AssertionError(f"expected a line {start!r}, got {self.lines!r}, the end and {self.errors}")
+                raise AssertionError(
+                    f"expected a line {start!r}, got {self.lines!r}, the end and {self.errors}"
+                )
 
     def _next(self) -> str | None:
         try:
