@@ -57,7 +57,11 @@ class Engine:
         self._worker: Any = None
         self._database_chosen: _database.Database | None = None
         self._exit_registered = False
+        #: Remote control has shut the runtime down: publishing does not start it again.
+        self._shut_down = False
         self._announced = False
+        #: Stopped for good: only `start_runtime` starts it again.
+        self._shut_down = False
         _engines.add(self)
 
     # -- the store -------------------------------------------------------------------------------------
@@ -94,6 +98,11 @@ class Engine:
         if self._database_chosen is None:
             self._database_chosen = _database.choose(self.conf)
         return self._database_chosen
+
+    @property
+    def shown_database(self) -> str:
+        """The URL of the database, without its password."""
+        return str(sanitize_url(self._database.url))
 
     # -- publishing ------------------------------------------------------------------------------------
 
@@ -140,7 +149,8 @@ class Engine:
     def _runtime_for_publishing(self) -> Runtime | None:
         if self._runtime is not None:
             return self._runtime
-        if self.conf.celerylite_runtime in ("off", False, None) or self._database.in_memory:
+        is_off = self._shut_down or self.conf.celerylite_runtime in ("off", False, None)
+        if is_off or self._database.in_memory:
             # As Celery with memory://: nothing runs until a worker is started.
             return None
         return self.start_runtime()
@@ -172,6 +182,7 @@ class Engine:
                 if loop is not None:
                     self._runtime.use_loop(loop)
                 return self._runtime
+            self._shut_down = False
             app.loader.init_worker()
             app.finalize()
             runtime = _worker.Runtime(
@@ -196,10 +207,14 @@ class Engine:
         signals.worker_ready.send(sender=self._worker)
         return runtime
 
-    def stop_runtime(self, grace: float | None = None) -> None:
-        """Stop running tasks, waiting up to `grace` seconds for running ones. Blocks: see `Runtime.stop`."""
+    def stop_runtime(self, grace: float | None = None, *, for_good: bool = False) -> None:
+        """Stop running tasks, waiting up to `grace` seconds for running ones. Blocks: see `Runtime.stop`.
+
+        With `for_good` a publish does not start it again, only `start_runtime` does.
+        """
         with self._engine_mutex:
             runtime, self._runtime = self._runtime, None
+            self._shut_down = self._shut_down or for_good
         if runtime is None:
             return
         runtime.stop(grace)
@@ -274,6 +289,9 @@ class Engine:
 
     def _close_engine(self) -> None:
         self.stop_runtime()
+        events = vars(self).get("events")
+        if events is not None:
+            events.close()
         with self._engine_mutex:
             store, self._store = self._store, None
         if store is not None:

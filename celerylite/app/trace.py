@@ -120,6 +120,7 @@ class _TracedSite:
     eager: bool
     propagates: bool
     hostname: str = field(default_factory=gethostname)
+    events: None = None
 
     def is_revoked(self, x: Execution) -> bool:
         return False

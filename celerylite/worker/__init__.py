@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
-from kombu.utils.json import loads
 
 from celerylite import _clock
 from celerylite._lazy import lazy_module
@@ -35,6 +34,7 @@ from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
 from celerylite.worker._pools import ThreadPool
 from celerylite.worker._pulse import Pulse
+from celerylite.worker._remote import RemoteControlled
 from celerylite.worker._slots import Kind, Place, Slots
 from celerylite.worker.worker import WorkController
 
@@ -49,7 +49,7 @@ else:
     _child_run = lazy_module("celerylite.worker._child_run")
     _prefork = lazy_module("celerylite.worker._prefork")
 
-__all__ = ("TERMINATE_TOPIC", "Runtime", "WorkController")
+__all__ = ("Runtime", "WorkController")
 
 logger = get_logger("celery.worker")
 
@@ -59,13 +59,11 @@ _COROUTINES = 100
 _STEP_THREADS = 4
 #: Seconds a child process has for its own clean-up when the runtime stops.
 _CHILD_GRACE_S = 5.0
-#: Topic of the letters that ask to end running calls.
-TERMINATE_TOPIC = "terminate"
 #: Seconds between looks for messages when nothing tells of them (a notification may get lost).
 _LOOK_AGAIN = 5.0
 
 
-class Runtime:
+class Runtime(RemoteControlled):
     """Runs the tasks of one app in this process. Thread-safe.
 
     A message that is published here and can run here is claimed by its insert and handed over in memory.
@@ -125,15 +123,16 @@ class Runtime:
         self._running: dict[int, Execution] = {}
         self._limited: dict[str, LimitedRun] = {}
         self._revoked: set[str] = set()
-        self._letters_read: set[int] = set()
         self._stopping = threading.Event()
         self._unsubscribe: list[Callable[[], None]] = []
+        self._init_remote(threads, is_named=hostname is not None)
 
     # -- start and stop --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Join the processes of this database and begin to take messages. Blocks for a few statements."""
         self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+        self._start_remote()
         self._unsubscribe = [
             self.store.on_new_messages(partial(self._keeper.ask, "claim")),
             self.store.on_letters(partial(self._keeper.ask, "revokes")),
@@ -179,6 +178,7 @@ class Runtime:
         self._loop.stop()
         self._steps.stop(2.0)
         self._deadlines.stop()
+        self._stop_remote()
         try:
             self.store.leave(self.owner)
         except OperationalError as exc:
@@ -245,7 +245,7 @@ class Runtime:
         if self._slots.counts() != (0, 0):
             return False
         lengths = self.store.queue_lengths()
-        mine = [queue for queue in lengths if self._takes_from(queue)]
+        mine = [queue for queue in lengths if self.takes_from(queue)]
         return not mine and self._slots.counts() == (0, 0)
 
     # -- publishing ------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ class Runtime:
         return Outgoing(message=message, claim=Claim(owner=self.owner, running=place is Place.RUNNING))
 
     def _reserve(self, message: Message) -> Place:
-        if self._stopping.is_set() or not self._takes_from(message.queue):
+        if self._stopping.is_set() or not self.takes_from(message.queue):
             return Place.WAITING
         if message.due_at is not None and message.due_at > _clock.time():
             return Place.WAITING
@@ -313,9 +313,6 @@ class Runtime:
     def _await_message(self, message: Message) -> None:
         if message.due_at is not None:
             self._keeper.ask("claim", max(0.0, message.due_at - _clock.time()))
-
-    def _takes_from(self, queue: str) -> bool:
-        return (self.queues is None or queue in self.queues) and queue not in self._paused
 
     def _kind(self, name: str) -> Kind:
         return self._kinds.of(name)
@@ -419,24 +416,7 @@ class Runtime:
         gone += self.store.claim_scheduled(self.owner, self._revoked) if self._revoked else []
         for delivery in gone:
             self._steps.submit(partial(self._turn_away, delivery))
-        self._read_letters()
         return 30.0
-
-    def note_revoked(self, ids: Iterable[str]) -> None:
-        """These calls were revoked: they will not start here."""
-        self._revoked = self._revoked.union(ids)
-        self._keeper.ask("revokes")
-
-    def _read_letters(self) -> None:
-        letters = self.store.letters({TERMINATE_TOPIC})
-        for letter in letters:
-            if letter.row in self._letters_read:
-                continue
-            asked = loads(letter.payload)
-            for x in self.running():
-                if x.id in asked["ids"]:
-                    self._steps.submit(partial(self.terminate, x, asked["signum"]))
-        self._letters_read = {letter.row for letter in letters}
 
     def _turn_away(self, delivery: Delivery) -> None:
         if _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping):
@@ -466,10 +446,6 @@ class Runtime:
         """Read the schedule again."""
         if self._ticker is not None:
             self._keeper.add("schedule", self._start_schedule)
-
-    def is_revoked(self, x: Execution) -> bool:
-        """Whether the call was revoked."""
-        return x.id in self._revoked
 
     # -- running -----------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from celerylite._store import ClaimLost
 from celerylite.exceptions import SoftTimeLimitExceeded
 from celerylite.utils.log import get_logger
 from celerylite.utils.serialization import get_pickleable_exception
-from celerylite.worker import _child_log, _execute, _settlement
+from celerylite.worker import _child_log, _execute, _settlement, _telling
 from celerylite.worker._child_link import (
     Answered,
     Call,
@@ -90,6 +90,8 @@ class _Child:
 
     eager = False
     propagates = False
+    #: The parent tells monitors: it knows who listens.
+    events = None
 
     def __init__(self, app: Celery, link: _ChildLink, settings: ChildSettings) -> None:
         self._app = app
@@ -147,7 +149,7 @@ class _Child:
 
     def settle(self, x: Execution) -> None:
         """Have the parent make the outcome durable. Raises ClaimLost if it may not, any more."""
-        self._link.send(Outcome(_settlement.outcome(self, x)))
+        self._link.send(Outcome(_settlement.outcome(self, x), event=_telling.of_outcome(x)))
         while not isinstance(answer := self._link.receive(), Answered):
             if answer is None:
                 raise SystemExit(0)  # The parent is gone; another process takes over its calls.

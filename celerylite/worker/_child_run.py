@@ -86,6 +86,8 @@ class ChildRun(LimitedRun):
         delivery = self._x.delivery
         self._set_limits()
         if delivery is not None:
+            self._x.pid = child.pid
+            self._runtime.events.started(self._x)
             child.link.send(Call(self._number, delivery, self._x.task.__module__))
             self._follow(child)
 
@@ -95,7 +97,10 @@ class ChildRun(LimitedRun):
         while True:
             event = child.events.get()
             if isinstance(event, Outcome):
-                child.link.send(Answered(self._settle(event.fields)))
+                accepted = self._settle(event.fields)
+                if accepted:
+                    self._runtime.events.ended_as(self._x, event.event)
+                child.link.send(Answered(accepted))
             elif isinstance(event, Exited):
                 self._lost(event.status)
                 return

@@ -153,6 +153,8 @@ def announce(x: Execution) -> None:
     """Say that the call has arrived."""
     if x.state is None and not x.site.eager:
         _report.received(x)
+        if x.site.events is not None:
+            x.site.events.received(x)
 
 
 def admit(x: Execution) -> None:
@@ -185,6 +187,8 @@ def begin(x: Execution) -> None:
     x.started_at, x.began = _clock.time(), _clock.monotonic()
     _state._task_stack.push(x.task)
     x.task.request_stack.push(x.request)
+    if x.site.events is not None:
+        x.site.events.started(x)
     try:
         signals.task_prerun.send(sender=x.task, task_id=x.id, task=x.task, args=x.args, kwargs=x.kwargs)
         x.app.loader.on_task_init(x.id, x.task)
@@ -302,6 +306,8 @@ def settle(x: Execution) -> None:
 def tell(x: Execution) -> None:
     """Tell handlers, signals and the log what became of the call. The outcome cannot change any more."""
     _report.outcome(x)
+    if x.site.events is not None:
+        x.site.events.ended(x)
 
 
 def end(x: Execution) -> None:
@@ -416,6 +422,7 @@ class _EagerSite:
     propagates: bool
     hostname: str = field(default_factory=gethostname)
     eager: bool = True
+    events: None = None
 
     def is_revoked(self, x: Execution) -> bool:
         return False

@@ -13,6 +13,7 @@ from celerylite.utils.saferepr import saferepr
 if TYPE_CHECKING:
     from celerylite._einfo import ExceptionInfo
     from celerylite.app.base import Celery
+    from celerylite.worker._telling import Telling
 
 __all__ = ("Execution", "Site", "request_of")
 
@@ -25,6 +26,11 @@ class Site(Protocol):
     eager: bool
     #: Raise the task's exception out of the call (eager mode with ``throw``).
     propagates: bool
+
+    @property
+    def events(self) -> Telling | None:
+        """What tells monitors about the execution; None: nobody is told."""
+        ...
 
     def is_revoked(self, x: Execution) -> bool:
         """Whether somebody revoked the call while it waited."""
@@ -55,6 +61,9 @@ class Execution:
     began: float = 0.0
     #: Seconds the task took.
     runtime: float | None = None
+
+    #: The child process that runs the task; None: this one.
+    pid: int | None = None
 
     #: What the call raised, before it is judged.
     raised: BaseException | None = None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celerylite._request import Context, actual_ignore_result
+from celerylite.platforms import signals
 from celerylite.utils.time import maybe_iso8601, maybe_make_aware
 
 if TYPE_CHECKING:
+    from celerylite.worker import Runtime
     from celerylite.worker._execution import Execution
 
 __all__ = ("Request",)
@@ -17,10 +20,6 @@ __all__ = ("Request",)
 
 class Request:
     """A read-only view of one delivery, with Celery's names."""
-
-    acknowledged = False
-    worker_pid: int | None = None
-    time_start: float | None = None
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
@@ -43,6 +42,32 @@ class Request:
     def task_name(self) -> str:
         """The name, under its old name."""
         return self.name
+
+    @property
+    def time_start(self) -> float | None:
+        """When the task began (epoch seconds)."""
+        return self._execution.started_at or None
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the task was begun, or will be acknowledged only when it has ended and has."""
+        x = self._execution
+        return bool(x.started_at) and not (x.task is not None and x.task.acks_late and x.state is None)
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The process that runs the task."""
+        return (self._execution.pid or os.getpid()) if self._execution.started_at else None
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the task, as far as the pool can; the outcome is REVOKED."""
+        cast("Runtime", self._execution.site).terminate(self._execution, signals.signum(signal or "TERM"))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @property
     def message(self) -> Any:

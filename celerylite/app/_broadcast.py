@@ -1,0 +1,217 @@
+"""The asking end of remote control: puts commands into the database's mailbox and collects the replies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from kombu import pidbox
+from kombu.utils.json import dumps, loads
+
+from celerylite import _clock
+from celerylite._store.processes import is_gone
+from celerylite.utils import uuid
+from celerylite.utils.functional import maybe_list
+from celerylite.utils.log import get_logger
+from celerylite.worker._mailbox import CONTROL_TOPIC, PAUSES_TOPIC, STAMPS_TOPIC, Call, reply_topic
+
+if TYPE_CHECKING:
+    from celerylite._store import WorkerRow
+    from celerylite.app.base import Celery
+
+__all__ = ("Mailbox", "Replies", "paused_queues", "tell_of_pause")
+
+logger = get_logger(__name__)
+
+#: Seconds for which a command waits in the mailbox, on top of its timeout: clocks of hosts differ.
+_COMMAND_LASTS = 30.0
+#: Seconds for which revoked ids and stamps are remembered.
+_REVOKE_LASTS = 7 * 24 * 3600.0
+#: Seconds for which a pause lasts when nobody ends it: ten years.
+_PAUSE_LASTS = 10 * 365 * 24 * 3600.0
+
+#: Replies come in real time, whatever clock a test has put in place.
+_real = _clock.Clock()
+
+Callback = Callable[[Any], Any]
+
+
+class Replies(list[dict[str, Any]]):
+    """The replies to a broadcast, one mapping per process."""
+
+    #: Node names of processes that are alive, were meant, and did not answer in time.
+    silent: tuple[str, ...] = ()
+
+
+class Mailbox(pidbox.Mailbox):
+    """kombu's mailbox by its names and options, whose letters are rows of the app's database."""
+
+    app: Any = None
+
+    def _broadcast(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        destination: Any = None,
+        reply: bool = False,
+        timeout: float | None = 1,
+        limit: int | None = None,
+        callback: Callback | None = None,
+        channel: Any = None,
+        serializer: Any = None,
+        pattern: str | None = None,
+        matcher: str | None = None,
+    ) -> Replies | None:
+        """See `Control.broadcast`."""
+        arguments = dict(arguments or {})
+        call = Call(
+            method=command,
+            arguments=arguments,
+            destination=_names(destination),
+            pattern=pattern,
+            matcher=matcher,
+            ticket=uuid() if reply else None,
+        )
+        _make_durable(self.app, call)
+        return _Broadcast(self.app, call, limit, callback).run(timeout)
+
+
+def _names(destination: Any) -> list[str] | None:
+    if destination is None:
+        return None
+    return [str(name) for name in maybe_list(destination) or []]
+
+
+def _make_durable(app: Celery, call: Call) -> None:
+    """Write down what has to hold for processes that start later, too."""
+    arguments, until = call.arguments, _clock.time() + _REVOKE_LASTS
+    if call.method in ("revoke", "terminate"):
+        app.store.revoke([str(one) for one in maybe_list(arguments.get("task_id")) or []], until=until)
+    elif call.method == "revoke_by_stamped_headers":
+        headers = arguments["headers"]
+        if isinstance(headers, list | tuple):
+            headers = dict(header.split("=")[:2] for header in headers)
+        stamps = {header: list(maybe_list(values) or []) for header, values in headers.items()}
+        app.store.post(STAMPS_TOPIC, dumps(stamps), until=until)
+    elif call.method == "add_consumer" and not call.destination and arguments["queue"] in paused_queues(app):
+        tell_of_pause(app, arguments["queue"], paused=False)
+
+
+def tell_of_pause(app: Celery, queue: str, *, paused: bool) -> None:
+    """Tell every process, those to come included, whether to take from a queue."""
+    payload = dumps({"queue": queue, "paused": paused})
+    app.store.post(PAUSES_TOPIC, payload, until=_clock.time() + _PAUSE_LASTS)
+    if app._runtime is not None:
+        # Told at once, so that nothing starts here while the news travels.
+        (app._runtime.pause if paused else app._runtime.resume)(queue)
+
+
+def paused_queues(app: Celery) -> set[str]:
+    """The queues that are paused for all processes."""
+    said = [loads(letter.payload) for letter in app.store.letters({PAUSES_TOPIC})]
+    last = {one["queue"]: bool(one["paused"]) for one in said}
+    return {queue for queue, paused in last.items() if paused}
+
+
+class _Broadcast:
+    """One command on its way, and the replies that come back."""
+
+    def __init__(self, app: Any, call: Call, limit: int | None, callback: Callback | None) -> None:
+        self._app = app
+        self._store = app.store
+        self._callback = callback
+        own = app._runtime
+        self._own = own if own is not None and call.reaches(own.hostname) else None
+        self._call = call if self._own is None else _answered_by(call, self._own.owner)
+        if limit is None and call.destination:
+            limit = len(call.destination)
+        self._limit = limit
+        self._replies = Replies()
+        self._read: set[int] = set()
+
+    def run(self, timeout: float | None) -> Replies | None:
+        """Send it; None when nobody asked for replies."""
+        others = self._others()
+        if self._call.ticket is None:
+            self._post(others, timeout)
+            if self._own is not None:
+                self._own.listener.answer(self._call)
+            return None
+        rung = threading.Event()
+        end = self._store.on_letters(rung.set)
+        try:
+            self._post(others, timeout)
+            if self._own is not None:
+                # In this process: no detour.
+                self._take(self._own.hostname, self._own.listener.answer(self._call))
+            self._collect(others, rung, timeout)
+        finally:
+            end()
+        return self._replies
+
+    def _others(self) -> dict[str, WorkerRow]:
+        """The live processes that are meant, but this one."""
+        own = self._own.owner if self._own is not None else None
+        return {
+            each.owner: each
+            for each in self._store.workers()
+            if each.owner != own and self._call.reaches(each.hostname) and not is_gone(each)
+        }
+
+    def _post(self, others: dict[str, WorkerRow], timeout: float | None) -> None:
+        if others:
+            until = _clock.time() + (timeout or 0.0) + _COMMAND_LASTS
+            self._store.post(CONTROL_TOPIC, self._call.letter(), until=until)
+
+    def _take(self, hostname: str, reply: Any) -> None:
+        body = {hostname: reply}
+        self._replies.append(body)
+        if self._callback is not None:
+            self._callback(body)
+
+    def _is_complete(self, missing: Iterable[str]) -> bool:
+        return not missing or (self._limit is not None and len(self._replies) >= self._limit)
+
+    def _collect(self, missing: dict[str, WorkerRow], rung: threading.Event, timeout: float | None) -> None:
+        end = None if timeout is None else _real.monotonic() + timeout
+        while not self._is_complete(missing):
+            left = None if end is None else end - _real.monotonic()
+            if left is not None and left <= 0:
+                break
+            rung.wait(left)
+            rung.clear()
+            self._read_replies(missing)
+        if not self._is_complete(missing):
+            self._name_silent(missing)
+
+    def _read_replies(self, missing: dict[str, WorkerRow]) -> None:
+        for letter in self._store.letters({reply_topic(self._call.ticket or "")}):
+            said = loads(letter.payload)
+            if letter.row in self._read or self._is_complete(missing):
+                continue
+            self._read.add(letter.row)
+            missing.pop(said["owner"], None)
+            for hostname, reply in said["reply"].items():
+                self._take(hostname, reply)
+
+    def _name_silent(self, missing: dict[str, WorkerRow]) -> None:
+        # One that has left or died since is not silent, it is not there.
+        alive = {each.owner for each in self._store.workers() if not is_gone(each)}
+        self._replies.silent = tuple(sorted(row.hostname for owner, row in missing.items() if owner in alive))
+        if self._replies.silent:
+            logger.warning(
+                "no reply to %r in time from %s", self._call.method, ", ".join(self._replies.silent)
+            )
+
+
+def _answered_by(call: Call, owner: str) -> Call:
+    return Call(
+        method=call.method,
+        arguments=call.arguments,
+        destination=call.destination,
+        pattern=call.pattern,
+        matcher=call.matcher,
+        ticket=call.ticket,
+        answered_by=owner,
+    )
