@@ -136,7 +136,8 @@ class Runtime(RemoteControlled):
         self._unsubscribe = [
             self.store.on_new_messages(partial(self._keeper.ask, "claim")),
             self.store.on_letters(partial(self._keeper.ask, "revokes")),
-            self.store.on_letters(partial(self._keeper.ask, "schedule edits")),
+            # A moment later: on SQLite every commit of another process says that there may be letters.
+            self.store.on_letters(partial(self._keeper.ask, "schedule edits", 0.1)),
         ]
         self._keeper.add("rescue", self._rescue)
         self._keeper.add("revokes", self._read_revokes)
