@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from celerylite._store import Claimed, CorruptRow, Delivery, MessageState, Outgo
 from celerylite._store.dialect import Dialect
 from celerylite._store.engine import Proof, Statement, Transaction, chunks
 from celerylite._store.schema import Tables
+from celerylite.states import READY_STATES
 from celerylite.utils._ids import uuid
 
 __all__ = ("Messages", "new_token", "token_owner")
@@ -24,6 +26,8 @@ __all__ = ("Messages", "new_token", "token_owner")
 _PROMOTE = 1000
 #: How many are purged in one transaction.
 _PURGE = 5000
+#: Seconds that clocks of hosts may differ by, where the end of a task is compared with its publication.
+_SKEW_S = 1.0
 #: Values in one IN; SQLite before 3.32 allows 999.
 _MANY = 500
 
@@ -42,6 +46,7 @@ class Messages:
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
         self.dialect = dialect
         self.table = tables.messages
+        self._tables = tables
         self._publish_statements()
         self._promote_statements()
         self._claim_statements()
@@ -59,9 +64,19 @@ class Messages:
 
         self._insert = Statement(insert)
         self._insert_many = Statement(lambda: sa.insert(table).values({n: bind(n) for n in columns}).inline())
-        self._inserted = Statement(
-            lambda: sa.select(c.id).where(c.id == bind("row"), c.task_id == bind("task"))
-        )
+        self._inserted = Statement(lambda: sa.union_all(*self._traces()))
+
+    def _traces(self) -> list[sa.Select[Any]]:
+        # Others may have taken the message, run it and removed it since.
+        c, runs, results, bind = self.table.c, self._tables.runs.c, self._tables.results.c, sa.bindparam
+        ended = results.status.in_([sa.literal_column(f"'{state}'") for state in sorted(READY_STATES)])
+        return [
+            sa.select(c.id).where(c.id == bind("row"), c.task_id == bind("task")),
+            sa.select(runs.id).where(runs.task_id == bind("task"), runs.finished_at >= bind("since")),
+            sa.select(results.id).where(
+                results.task_id == bind("task"), ended, results.date_done >= bind("since_date")
+            ),
+        ]
 
     def _promote_statements(self) -> None:
         table, c = self.table, self.table.c
@@ -107,6 +122,7 @@ class Messages:
         mine = sa.and_(c.id == bind("row"), c.token == bind("held"))
         self._remove = Statement(lambda: table.delete().where(mine))
         self._still_held = Statement(lambda: sa.select(c.id).where(mine))
+        self._exists = Statement(lambda: sa.select(c.id).where(c.id == bind("row")))
         again: dict[str, Any] = {"state": bind("new_state"), "due_at": bind("new_due_at")}
         self._requeue = Statement(lambda: table.update().where(mine).values(**again, **_FREE))
 
@@ -181,7 +197,9 @@ class Messages:
         values, token = row_of(outgoing, now)
         row = tx.insert(self._insert, values)
         if tx.proof is None:
-            look = {"row": row, "task": outgoing.message.id}
+            since = now - _SKEW_S
+            date = datetime.fromtimestamp(since, UTC).replace(tzinfo=None)
+            look = {"row": row, "task": outgoing.message.id, "since": since, "since_date": date}
             tx.proof = Proof(statement=self._inserted, parameters=look, found=True)
         if token is None:
             tx.changes.messages = True
@@ -287,9 +305,9 @@ class Messages:
 
     def remove(self, tx: Transaction, delivery: Delivery) -> bool:
         """Delete a message that is settled; False if it is not held any more."""
-        look = {"row": delivery.row, "held": delivery.token}
-        tx.proof = Proof(statement=self._still_held, parameters=look, found=False)
-        return tx.run(self._remove, **look) == 1
+        # By its id alone: a row that another process has taken over is no sign of our commit.
+        tx.proof = Proof(statement=self._exists, parameters={"row": delivery.row}, found=False)
+        return tx.run(self._remove, row=delivery.row, held=delivery.token) == 1
 
     def holds(self, tx: Transaction, delivery: Delivery) -> bool:
         """Whether the delivery is still its owner's."""

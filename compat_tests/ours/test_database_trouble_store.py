@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from kombu.exceptions import OperationalError
 
-from celerylite._store import MessageState
+from celerylite._store import MessageState, RunRow, Settlement
 from celerylite._store.sql import SqlStore
 from compat_tests.ours.proxy_fixtures import Proxy
-from compat_tests.ours.store_fixtures import Opener, join, make_opener, make_url, out, started, success
+from compat_tests.ours.store_fixtures import (
+    DEADLINE_S,
+    Opener,
+    join,
+    make_opener,
+    make_url,
+    out,
+    started,
+    success,
+)
 
 
 #: Dead in the sense of `Store.rescue`: everybody who is not alive by the lease.
@@ -36,11 +47,17 @@ def proxy(url: sa.URL) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def opener(url: sa.URL, proxy: Proxy) -> Iterator[Opener]:
+def opener_of() -> Iterator[Callable[[sa.URL], Opener]]:
+    """Makes openers of stores; all stores are closed afterwards."""
     opened: list[SqlStore] = []
-    yield make_opener(url.set(port=proxy.port).render_as_string(hide_password=False), opened)
+    yield lambda url: make_opener(url.render_as_string(hide_password=False), opened)
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def opener(url: sa.URL, proxy: Proxy, opener_of: Callable[[sa.URL], Opener]) -> Opener:
+    return opener_of(url.set(port=proxy.port))
 
 
 @pytest.fixture
@@ -100,3 +117,29 @@ def test_a_settlement_whose_answer_was_lost_in_a_long_outage_counts_when_it_is_t
     assert following is not None
     assert following.message.id == "next"
     assert store.unfinished() == {MessageState.RUNNING: 1}
+
+
+@pytest.mark.parametrize("history", ["result", "run", "running"])
+def test_a_message_that_others_finished_before_its_lost_answer_is_not_published_again(
+    url: sa.URL, store: SqlStore, proxy: Proxy, history: str, opener_of: Callable[[sa.URL], Opener]
+) -> None:
+    other = opener_of(url)()
+    join(other, "other")
+    with ThreadPoolExecutor(1) as pool:
+        proxy.swallow_answer_to(b"COMMIT", then_stop=True)
+        publishing = pool.submit(store.publish, [out("t")])
+        assert proxy.swallowed.wait(DEADLINE_S)
+        # The server has the message, and another process is quick.
+        (delivery,) = other.claim("other", None, 10).deliveries
+        if history == "result":
+            other.settle(success(delivery))
+        elif history == "run":
+            run = RunRow(
+                task_id="t", name="proj.add", queue="celery", worker="w", retries=0,
+                started_at=time.time(), finished_at=time.time(), state="SUCCESS", error=None,
+            )  # fmt: skip
+            other.settle(Settlement(delivery=delivery, run=run))
+        proxy.start()
+        assert publishing.result(DEADLINE_S) == [None]
+    left = {MessageState.CLAIMED: 1} if history == "running" else {}
+    assert other.unfinished() == left
