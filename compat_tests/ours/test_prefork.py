@@ -44,7 +44,7 @@ def test_plain_functions_run_in_threads_unless_prefork_is_asked_for(file_app: Ce
 
 
 def test_a_single_task_can_ask_for_a_child_process(file_app: Celery) -> None:
-    inside, outside = file_app.task(pid, name="inside", pool="prefork"), file_app.task(pid, name="outside")
+    inside, outside = file_app.task(name="inside", pool="prefork")(pid), file_app.task(name="outside")(pid)
     assert inside.delay().get(timeout=DEADLINE_S) != HERE
     assert outside.delay().get(timeout=DEADLINE_S) == HERE
 
@@ -53,10 +53,10 @@ def test_worker_pool_sends_plain_functions_to_children_and_leaves_coroutines_on_
     async def on_the_loop() -> int:
         return os.getpid()
 
-    assert app.task(pid, name="plain").delay().get(timeout=DEADLINE_S) != HERE
-    assert app.task(pid, name="thread", pool="threads").delay().get(timeout=DEADLINE_S) == HERE
-    assert app.task(on_the_loop, name="loop").delay().get(timeout=DEADLINE_S) == HERE
-    in_a_child = app.task(on_the_loop, name="coroutine in a child", pool="prefork")
+    assert app.task(name="plain")(pid).delay().get(timeout=DEADLINE_S) != HERE
+    assert app.task(name="thread", pool="threads")(pid).delay().get(timeout=DEADLINE_S) == HERE
+    assert app.task(name="loop")(on_the_loop).delay().get(timeout=DEADLINE_S) == HERE
+    in_a_child = app.task(name="coroutine in a child", pool="prefork")(on_the_loop)
     assert in_a_child.delay().get(timeout=DEADLINE_S) != HERE
 
 
@@ -75,7 +75,7 @@ def test_a_database_in_memory_keeps_tasks_in_threads_and_says_so(caplog: pytest.
 def test_an_unknown_pool_of_a_task_is_told_and_means_threads(
     file_app: Celery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = file_app.task(pid, name="odd", pool="green")
+    task = file_app.task(name="odd", pool="green")(pid)
     assert task.delay().get(timeout=DEADLINE_S) == HERE
     assert "task odd: expected one of prefork, processes, solo, threads as pool, got 'green'" in caplog.text
 
@@ -87,9 +87,9 @@ def test_an_unknown_start_method_is_refused_when_the_runtime_starts(make_app: Ma
 
 
 def test_a_task_defined_after_the_children_were_made_runs_in_new_ones(app: Celery) -> None:
-    assert app.task(pid, name="early").delay().get(timeout=DEADLINE_S) != HERE
+    assert app.task(name="early")(pid).delay().get(timeout=DEADLINE_S) != HERE
     first = set(children_of(app))
-    late = app.task(pid, name="late").delay().get(timeout=DEADLINE_S)
+    late = app.task(name="late")(pid).delay().get(timeout=DEADLINE_S)
     assert late not in {HERE, *first}
 
 
@@ -138,7 +138,7 @@ def test_states_written_in_a_child_are_seen_outside(app: Celery, notes: Notes) -
 
 
 def test_what_a_task_launches_in_a_child_runs_and_is_among_its_children(app: Celery) -> None:
-    inner = app.task(pid, name="inner", pool="threads")
+    inner = app.task(name="inner", pool="threads")(pid)
 
     @app.task
     def outer() -> str:
@@ -151,13 +151,13 @@ def test_what_a_task_launches_in_a_child_runs_and_is_among_its_children(app: Cel
 
 
 def test_waiting_for_a_task_in_a_child_is_refused_as_in_celery(app: Celery) -> None:
-    inner = app.task(pid, name="inner")
+    inner = app.task(name="inner")(pid)
 
     @app.task
     def outer() -> int:
         return int(inner.delay().get(timeout=1))
 
-    with pytest.raises(RuntimeError, match="Never call result.get"):
+    with pytest.raises(RuntimeError, match=r"Never call result\.get"):
         outer.delay().get(timeout=DEADLINE_S)
 
 
@@ -170,7 +170,8 @@ def test_a_retry_keeps_the_id_and_leaves_with_the_outcome(app: Celery, database:
 
     result = stubborn.delay()
     assert result.get(timeout=DEADLINE_S) == 2
-    attempts = rows(database, "select retries, state from celerylite_runs where task_id = ? order by 1", result.id)
+    statement = "select retries, state from celerylite_runs where task_id = ? order by 1"
+    attempts = rows(database, statement, result.id)
     assert attempts == [(0, states.RETRY), (1, states.RETRY), (2, states.SUCCESS)]
 
 
@@ -266,7 +267,7 @@ def test_handlers_run_in_the_child_once_the_outcome_is_durable(app: Celery, note
         def after_return(self, status: str, *args: Any) -> None:
             notes.add(f"after {os.getpid()}")
 
-    child = app.task(pid, name="noted", base=Noted).delay().get(timeout=DEADLINE_S)
+    child = app.task(name="noted", base=Noted)(pid).delay().get(timeout=DEADLINE_S)
     app.drain(timeout=DEADLINE_S)
     assert notes.lines == [f"before {child}", f"success {child} SUCCESS", f"after {child}"]
 
@@ -274,7 +275,7 @@ def test_handlers_run_in_the_child_once_the_outcome_is_durable(app: Celery, note
 def test_signals_around_a_task_are_sent_in_the_child(app: Celery, notes: Notes, receive: Any) -> None:
     for name in ("task_prerun", "task_success", "task_postrun", "task_received"):
         receive(getattr(signals, name), lambda name=name, **_: notes.add(f"{name} {os.getpid()}"))
-    child = app.task(pid, name="signalled").delay().get(timeout=DEADLINE_S)
+    child = app.task(name="signalled")(pid).delay().get(timeout=DEADLINE_S)
     app.drain(timeout=DEADLINE_S)
     assert notes.lines == [
         f"task_received {HERE}",
@@ -287,7 +288,7 @@ def test_signals_around_a_task_are_sent_in_the_child(app: Celery, notes: Notes, 
 def test_a_child_tells_when_it_starts_and_when_it_leaves(app: Celery, notes: Notes, receive: Any) -> None:
     receive(signals.worker_process_init, lambda **_: notes.add(f"init {os.getpid()}"))
     receive(signals.worker_process_shutdown, lambda pid, exitcode, **_: notes.add(f"end {pid} {exitcode}"))
-    child = app.task(pid, name="brief").delay().get(timeout=DEADLINE_S)
+    child = app.task(name="brief")(pid).delay().get(timeout=DEADLINE_S)
     app.close()
     assert gone(child)
     assert notes.lines.count(f"init {child}") == 1
@@ -340,7 +341,7 @@ def test_the_soft_limit_fails_a_task_that_does_not_catch_it_and_its_child_goes_o
         while True:
             pass
 
-    plain = app.task(pid, name="after")
+    plain = app.task(name="after")(pid)
     before = {plain.delay().get(timeout=DEADLINE_S) for _ in range(4)}
     with pytest.raises(SoftTimeLimitExceeded):
         spins.delay().get(timeout=DEADLINE_S)
