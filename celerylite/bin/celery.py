@@ -28,6 +28,7 @@ from celerylite.bin.list import list_
 from celerylite.bin.purge import purge
 from celerylite.bin.result import result
 from celerylite.bin.run import run
+from celerylite.bin.schedule import schedule
 from celerylite.bin.shell import shell
 from celerylite.bin.upgrade import upgrade
 from celerylite.bin.worker import worker
@@ -37,7 +38,7 @@ __all__ = ("celery", "main", "main_for_app")
 #: Packages add commands of theirs under this entry point, as for Celery.
 PLUGIN_GROUP = "celery.commands"
 
-_COMMANDS = (worker, beat, call, result, purge, list_, shell, run, upgrade)
+_COMMANDS = (worker, beat, call, result, purge, list_, shell, run, schedule, upgrade)
 _GLOBAL = "Global Options"
 
 _NOT_LOADED = "\nUnable to load celery application.\n"
