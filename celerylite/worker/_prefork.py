@@ -175,11 +175,20 @@ class ProcessPool:
 
     def _serve(self) -> None:
         while not (self._closed and (self._abandoned or not self._children)):
-            for key, _ in self._selector.select(self._pause()):
-                key.data()
-            with self._changed:
-                self._look_after()
+            try:
+                self._listen()
+            except Exception:
+                # Calls wait for what this thread hears: it goes on.
+                logger.critical("Unhandled error in the pool of child processes", exc_info=True)
+                with self._changed:
+                    self._failed_to_start()
         self._close()
+
+    def _listen(self) -> None:
+        for key, _ in self._selector.select(self._pause()):
+            key.data()
+        with self._changed:
+            self._look_after()
 
     def _wake_up(self) -> None:
         os.read(self._woken, 4096)
@@ -332,6 +341,8 @@ class ProcessPool:
         self._wake()
 
     def _hear(self, child: Child) -> None:
+        if child.number not in self._children:
+            return  # Its end was heard of in the same round.
         message = child.link.receive()
         if message is None:
             # It is about to be gone; its template will say so.
