@@ -49,6 +49,10 @@ class Dialect:
         """Whether the connection is of no more use, or could not be made."""
         return False
 
+    def too_large(self, cursor: Any, error: BaseException, sql: str, parameters: Any) -> Exception | None:
+        """What to raise instead of `error` when the statement failed because it is longer than allowed."""
+        return None
+
     def lock_schema(self, connection: sa.Connection) -> None:
         """Keep other processes from creating tables, until `unlock_schema`."""
 

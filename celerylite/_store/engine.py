@@ -206,7 +206,13 @@ class Transaction:
         # The seam for tests: what it raises happens between two statements.
         if self.database.on_statement is not None:
             self.database.on_statement(sql)
-        self.cursor.execute(sql, parameters)
+        try:
+            self.cursor.execute(sql, parameters)
+        except Exception as error:
+            refused = self.database.dialect.too_large(self.cursor, error, sql, parameters)
+            if refused is None:
+                raise
+            raise refused from error
 
 
 class Database:

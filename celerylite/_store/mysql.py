@@ -26,6 +26,10 @@ class MySQL(Dialect):
     name = "mysql"
     begin = "START TRANSACTION"
 
+    def __init__(self) -> None:
+        #: Bytes in the longest statement that the server takes; None until it was asked.
+        self._longest: int | None = None
+
     def url(self, url: sa.URL) -> sa.URL:
         base = "mariadb" if url.get_backend_name() == "mariadb" else "mysql"
         return url.set(drivername=f"{base}+pymysql").update_query_dict({"charset": "utf8mb4"})
@@ -37,6 +41,9 @@ class MySQL(Dialect):
         cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {max(1, int(patience_s))}")
         # As in PostgreSQL and SQLite, a value that does not fit is an error, not cut short in silence.
         cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+        if self._longest is None:
+            cursor.execute("SELECT @@max_allowed_packet")
+            self._longest = int(cursor.fetchone()[0])
         cursor.close()
 
     def is_transient(self, error: BaseException) -> bool:
@@ -46,6 +53,18 @@ class MySQL(Dialect):
         if isinstance(error, pymysql.err.InterfaceError):
             return True
         return isinstance(error, pymysql.err.OperationalError) and error.args[:1] in _LOST
+
+    def too_large(self, cursor: Any, error: BaseException, sql: str, parameters: Any) -> Exception | None:
+        # The server hangs up on such a statement: taken for an outage, it would be tried for ever.
+        if not self.is_disconnect(error) or self._longest is None:
+            return None
+        length = len(cursor.mogrify(sql, parameters))
+        if length < self._longest:
+            return None
+        return pymysql.err.DataError(
+            f"expected at most {self._longest} bytes in a statement (max_allowed_packet), got {length}; "
+            "raise that setting of the server, or keep large values elsewhere"
+        )
 
     def lock_schema(self, connection: sa.Connection) -> None:
         # Every DDL statement commits here, so the lock is one that is no part of a transaction.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 from kombu.exceptions import OperationalError
@@ -212,3 +213,21 @@ def test_a_task_runs_once_though_the_answer_to_its_commit_was_lost(
     assert proxy.swallowed.wait(DEADLINE_S)
     app.drain(DEADLINE_S)
     assert [name for name in ran if name != "warm up"] == ["first", "after first"]
+
+
+def test_a_result_that_the_server_refuses_for_its_size_is_a_failure_and_no_outage(
+    app: Celery, url: sa.URL, told: Told
+) -> None:
+    if url.get_backend_name() != "mysql":
+        pytest.skip("only MySQL and MariaDB hang up on long statements")
+
+    @app.task
+    def repeat(text: str, times: int) -> str:
+        return text * times
+
+    with pytest.raises(Exception, match="max_allowed_packet"):
+        repeat.delay("x", 40_000_000).get(timeout=DEADLINE_S)
+    with pytest.raises(pymysql.err.DataError, match="max_allowed_packet"):
+        repeat.delay("x" * 40_000_000, 1)
+    assert repeat.delay("x", 3).get(timeout=DEADLINE_S) == "xxx"
+    assert not [line for line in told.lines if "does not answer" in line]
