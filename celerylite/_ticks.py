@@ -469,7 +469,9 @@ class Ticker:
             if not self._take(entry, tick, next_at, ()):
                 return None
             return len(self._messages(entry, tick.due_at)) or 1
-        busy = entry.overlap != "allow" and self._last_run_goes_on(standing)
+        busy = entry.overlap != "allow" and (
+            self._last_run_goes_on(standing) or standing.buffered_at is not None
+        )
         # No handler of publishing shall see what is not published.
         messages = [] if busy else self._messages(entry, tick.due_at)
         taken = self._take(entry, tick, next_at, messages, busy)
@@ -481,14 +483,10 @@ class Ticker:
         return len(messages)
 
     def _hold_back(self, standing: _Standing, tick: _Tick) -> int:
-        entry = standing.entry
-        if entry.overlap == "buffer_one":
-            standing.buffered_at = tick.key if standing.buffered_at is None else standing.buffered_at
-            logger.info(
-                "Scheduler: Holding back due task %s (%s): its last run goes on", entry.name, entry.task
-            )
-        else:
-            logger.info("Scheduler: Skipping due task %s (%s): its last run goes on", entry.name, entry.task)
+        what, entry = "Skipping", standing.entry
+        if entry.overlap == "buffer_one" and standing.buffered_at is None:
+            what, standing.buffered_at = "Holding back", tick.key
+        logger.info("Scheduler: %s due task %s (%s): its last run goes on", what, entry.name, entry.task)
         return 0
 
     def _log_sent(self, entry: Entry, messages: Iterable[Message]) -> None:
@@ -499,9 +497,8 @@ class Ticker:
     def _last_run_goes_on(self, standing: _Standing) -> bool:
         row = self.store.periodic([standing.entry.key]).get(standing.entry.key)
         standing.buffered_at = None if row is None else row.buffered_at
-        return (
-            row is not None and row.last_task_id is not None and self.store.is_outstanding(row.last_task_id)
-        )
+        last_task_id = None if row is None else row.last_task_id
+        return last_task_id is not None and self.store.is_outstanding(last_task_id)
 
     def _take(
         self, entry: Entry, tick: _Tick, next_at: float, messages: Iterable[Message], busy: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from celerylite import Celery, signals
 from celerylite._clock import ManualClock
 from celerylite._store import Delivery, Settlement
+from compat_tests.conftest import Journal
+from compat_tests.ours.runtime_fixtures import Gate, MakeApp
 from compat_tests.ours.ticks_fixtures import Starter, advance, make_app, make_clock, make_starter, sent
 
 
@@ -153,3 +156,39 @@ def test_pausing_an_entry_drops_the_run_that_waits(app: Celery, clock: ManualClo
     ticker.look()
     end(app, run_one(app))
     assert advance(clock, ticker, 30) == 0
+
+
+class _Told(logging.Handler):
+    """Notes what is logged."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.INFO)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._journal.note(record.getMessage())
+
+
+def test_a_real_run_holds_one_back_and_lets_it_go_when_it_ends(
+    make_app: MakeApp, gate: Gate, journal: Journal
+) -> None:
+    app = make_app(result_expires=None)
+    app.conf.beat_schedule = {"a": {"task": "slow", "schedule": 0.1, "overlap": "buffer_one"}}
+
+    @app.task(name="slow", ignore_result=True)
+    def slow() -> None:
+        journal.note("begins")
+        gate.wait()
+
+    logger, told = logging.getLogger("celery.beat"), _Told(journal)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(told)
+    try:
+        app.start_runtime(beat=True)
+        journal.until("Scheduler: Holding back due task a (slow): its last run goes on")
+        journal.until("Scheduler: Skipping due task a (slow): its last run goes on", times=2)
+        assert journal.count("begins") == 1
+        gate.open()
+        journal.until("begins", times=2)
+    finally:
+        logger.removeHandler(told)
