@@ -119,7 +119,7 @@ class Ticker:
         self._refresh_at = 0.0
         #: The latest moment at which the schedule was looked at.
         self._seen_at = float("-inf")
-        self._last_letter = 0
+        self._letters_read: set[int] = set()
         #: Seconds to add to the clock of this machine to get the one that all processes go by.
         self._ahead = 0.0
 
@@ -149,11 +149,12 @@ class Ticker:
 
     def look(self) -> bool:
         """Whether the schedule was edited since the last look; then the next `fire_due` takes that over."""
-        letters = self.store.letters({SCHEDULE_TOPIC})
-        last = letters[-1].row if letters else 0
-        if last <= self._last_letter:
+        # All of them: one with a lower number may be committed after one with a higher number.
+        letters = {letter.row for letter in self.store.letters({SCHEDULE_TOPIC})}
+        known, self._letters_read = self._letters_read, letters
+        if letters <= known:
             return False
-        self._last_letter, self._refresh_at = last, 0.0
+        self._refresh_at = 0.0
         return True
 
     def next_due(self) -> float | None:

@@ -50,7 +50,7 @@ from celerylite.exceptions import ClaimLost, ImproperlyConfigured
 __all__ = ("SqlStore", "open_store")
 
 #: Seconds for which processes can read that the schedule was edited; they look now and then anyway.
-_LETTER_S = 3600.0
+_LETTER_S = 300.0
 
 
 def open_store(
