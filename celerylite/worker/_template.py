@@ -18,7 +18,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from celerylite import platforms
+from celerylite import platforms, signals
 from celerylite.worker import _child
 from celerylite.worker._child_link import Exited, Failed, Fork, Leave, Link, Loaded, Signal
 
@@ -168,6 +168,8 @@ def _load(load: _Load) -> Celery:
     for module in load.modules:
         import_module(module)
     app.finalize()
+    # As Celery's worker before it forks: children have what the receivers set up.
+    signals.worker_init.send(sender=None)
     # What children need when they publish or store a state: loaded once, here.
     import_module("celerylite._store.sql")
     return app

@@ -330,10 +330,19 @@ def test_no_child_outlives_a_killed_parent(start_program: StartProgram) -> None:
 
 MODULE = r"""
 import os, threading
-from celerylite import Celery
+from celerylite import Celery, signals
 app = Celery("proj")
 app.conf.update(celerylite_beat="off")
 LOADED_IN = os.getpid()
+SET_UP_IN = []
+
+@signals.worker_init.connect
+def set_up(**kwargs):
+    SET_UP_IN.append(os.getpid())
+
+@app.task
+def what_was_set_up():
+    return SET_UP_IN
 
 @app.task
 def where():
@@ -352,9 +361,12 @@ import proj
 proj.app.conf.worker_pool = "prefork"
 child, template, loaded_in = proj.where.delay().get(timeout=10)
 print("ok", os.getpid() not in (child, template), loaded_in == template, flush=True)
+print("set up", proj.what_was_set_up.delay().get(timeout=10) == [template], flush=True)
 """
     program = start_program(code, prelude="")
     assert program.until("ok") == "ok True True"
+    # As with Celery, where children are forked from a worker that has sent this signal.
+    assert program.until("set up") == "set up True"
     assert program.end() == 0
     assert program.errors == ""
 
