@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -167,12 +166,13 @@ class Messages:
         self._purgeable = Statement(lambda: self.dialect.skip_locked(after))
         self._purgeable_of = Statement(lambda: self.dialect.skip_locked(after.where(queues)))
         self._last = Statement(lambda: sa.select(sa.func.max(c.id)))
-        # One statement for each partial index; no index knows the ids of all messages.
+        # One part for each partial index, as no index knows the ids of all messages; in one statement,
+        # or a message that goes from one state to another meanwhile might be seen in neither.
         of_task = c.task_id == sa.bindparam("task")
-        self._of_task = [
-            Statement(partial(sa.select(c.id).where(of_task, state).limit, 1))
-            for state in (c.state == _SCHEDULED, c.state > _READY, c.state == _READY)
-        ]
+        states = (c.state == _SCHEDULED, c.state > _READY, c.state == _READY)
+        self._of_task = Statement(
+            lambda: sa.union_all(*(sa.select(c.id).where(of_task, state) for state in states)).limit(1)
+        )
 
     def _read(self) -> list[Any]:
         c = self.table.c
@@ -212,7 +212,7 @@ class Messages:
 
         Reads an index, except for what is READY: with a long queue that is all of it.
         """
-        return any(tx.one(statement, task=task_id) is not None for statement in self._of_task)
+        return tx.one(self._of_task, task=task_id) is not None
 
     # -- claiming -----------------------------------------------------------------------------------
 
