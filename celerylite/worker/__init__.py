@@ -125,7 +125,7 @@ class Runtime(RemoteControlled):
         self._revoked: set[str] = set()
         self._stopping = threading.Event()
         self._unsubscribe: list[Callable[[], None]] = []
-        self._init_remote(threads, is_named=hostname is not None)
+        self._init_remote(self.processes if self._kinds.prefork else threads, is_named=hostname is not None)
 
     # -- start and stop --------------------------------------------------------------------------------
 

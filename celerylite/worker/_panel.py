@@ -213,7 +213,7 @@ class _Pool:
         return {
             "implementation": f"{type(self._runtime).__module__}:{type(self._runtime).__name__}",
             "max-concurrency": self.num_processes,
-            "processes": [os.getpid()],
+            "processes": self._runtime.process_ids(),
             "max-tasks-per-child": conf.worker_max_tasks_per_child or "N/A",
             "put-guarded-by-semaphore": False,
             "timeouts": list(limits),

@@ -114,6 +114,15 @@ class ProcessPool:
             if child.template is not self._template:
                 self._wake()
 
+    def resize(self, limit: int) -> None:
+        """Have up to so many from now on; of a full pool, that many stay. Those too many leave when idle."""
+        with self._changed:
+            if self._keep == self._limit:
+                self._keep = limit
+            self._limit, self._keep = limit, min(self._keep, limit)
+            self._wanted = max(self._wanted, self._keep - self._staying())
+        self._wake()
+
     @property
     def is_closed(self) -> bool:
         """Whether the pool is stopping."""
@@ -200,7 +209,7 @@ class ProcessPool:
                 return max(0.0, self._not_before - _clock.monotonic())
             if any(child.state is ChildState.STARTING for child in self._children.values()):
                 return _LOOK_S
-            return _IDLE_S / 10 if len(self._children) > self._keep else None
+            return _IDLE_S / 10 if self._staying() > self._keep else None
 
     def _close(self) -> None:
         with self._changed:
@@ -229,8 +238,14 @@ class ProcessPool:
         if self._wanted and not self._closed and now >= self._not_before:
             self._start_wanted()
 
+    def _staying(self) -> int:
+        # Without those that leave: a call may be waiting for the place of one.
+        return sum(child.state is not ChildState.LEAVING for child in self._children.values())
+
     def _is_surplus(self, child: Child, aged: float) -> bool:
-        return child.template is not self._template or (aged > _IDLE_S and len(self._children) > self._keep)
+        there = self._staying()
+        is_idle = there > self._limit or (aged > _IDLE_S and there > self._keep)
+        return is_idle or child.template is not self._template
 
     def _let_go(self, child: Child) -> None:
         child.become(ChildState.LEAVING)
@@ -244,7 +259,7 @@ class ProcessPool:
             self._selector.register(self._template.link, selectors.EVENT_READ, self._hear_template)
         if self._template.tasks is None:
             return  # It is being loaded.
-        for _ in range(min(self._wanted, self._limit - len(self._children))):
+        for _ in range(min(self._wanted, self._limit - self._staying())):
             self._fork()
         self._wanted = 0
 
@@ -393,7 +408,7 @@ class ProcessPool:
             self._failed_to_start()
         if not self._closed:
             # As many as are always there, or else the next call finds none.
-            self._wanted = max(self._wanted, self._keep - len(self._children))
+            self._wanted = max(self._wanted, self._keep - self._staying())
         child.events.put(Exited(child.number, status))
         self._changed.notify_all()
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from celerylite.worker import Runtime
     from celerylite.worker._execution import Execution
     from celerylite.worker._keeper import Keeper
+    from celerylite.worker._kinds import Kinds
     from celerylite.worker._pools import ThreadPool
+    from celerylite.worker._prefork import ProcessPool
     from celerylite.worker._slots import Slots
 
 __all__ = ("RemoteControlled",)
@@ -40,6 +42,9 @@ class RemoteControlled:
     queues: frozenset[str] | None
     _slots: Slots
     _pool: ThreadPool
+    _conductors: ThreadPool
+    _kinds: Kinds
+    _children: ProcessPool | None
     _keeper: Keeper
     _mutex: threading.Lock
     _paused: set[str]
@@ -154,10 +159,22 @@ class RemoteControlled:
         """Rate limits were changed: what waits for one may start."""
         self._keeper.ask("rate limits")
 
+    def _process_pool(self) -> ProcessPool:
+        raise NotImplementedError
+
+    def process_ids(self) -> list[int]:
+        """The processes in which plain functions run."""
+        return self._children.processes() if self._kinds.prefork and self._children else [os.getpid()]
+
     def resize(self, places: int) -> None:
         """Run up to so many plain functions at once; what runs goes on."""
         by, self.places = places - self.places, places
-        self._slots.resize(Kind.THREAD, by)
-        self._pool.resize(places)
+        if self._kinds.prefork:
+            self._slots.resize(Kind.PROCESS, by)
+            self._conductors.resize(places)
+            self._process_pool().resize(places)
+        else:
+            self._slots.resize(Kind.THREAD, by)
+            self._pool.resize(places)
         for ask in (partial(self._keeper.ask, "rate limits"), partial(self._keeper.ask, "claim")):
             ask()

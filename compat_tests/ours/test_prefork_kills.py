@@ -257,6 +257,21 @@ def test_a_child_that_has_grown_too_large_leaves_after_the_task(
     assert "exceeded memory limit" in caplog.text
 
 
+def test_children_come_and_go_with_the_size_of_the_pool(app: Celery) -> None:
+    task = app.task(pid)
+    first = task.delay().get(timeout=DEADLINE_S)
+    assert first != HERE
+    app.control.pool_grow(1, reply=True)
+    runtime = app._runtime
+    assert runtime is not None
+    assert runtime.places == 3
+    app.control.pool_shrink(2, reply=True)
+    assert runtime.places == 1
+    surplus = set(children_of(app))
+    stays = task.delay().get(timeout=DEADLINE_S)
+    assert all(gone(child) for child in surplus - {stays})
+
+
 def test_a_child_that_does_not_start_in_time_is_replaced(
     make_app: MakeApp, receive: Any, notes: Notes, caplog: pytest.LogCaptureFixture
 ) -> None:
