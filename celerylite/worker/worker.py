@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 from collections.abc import Iterable
 from enum import Enum
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from celerylite import _clock, signals
@@ -36,6 +37,8 @@ Trying to deselect queue subset of {0!r}, but queue {1} isn't
 defined in the `task_queues` setting.
 """
 
+#: Seconds until a signal that another thread received is heard by the one that handles it.
+_HEAR_SIGNALS_S = 0.5
 #: Arguments that are settings of the app; the runtime reads them there.
 _SETTINGS = {
     "task_events": "worker_send_task_events",
@@ -208,13 +211,20 @@ class WorkController:
     def _wait(self) -> None:
         """Wait for a request to stop, and obey; whoever asks once more does not want to wait."""
         runtime = self.runtime
-        self._requests.get()
+        self._next_request()
         # In a thread: this one, where the handlers of signals are called, stays free to hear the next.
         stopping = threading.Thread(target=self._stop_and_tell, name="celerylite-stop")
         stopping.start()
-        while self._requests.get() is not _Request.DONE:
+        while self._next_request() is not _Request.DONE:
             runtime.hurry()
         stopping.join()
+
+    def _next_request(self) -> _Request:
+        # The system may give a signal to any thread (after SIGCONT it does). Its handler runs in this one,
+        # which has to come by for that: a wait without end would never hear of it.
+        while True:
+            with contextlib.suppress(Empty):
+                return self._requests.get(timeout=_HEAR_SIGNALS_S)
 
     def _stop_and_tell(self) -> None:
         try:

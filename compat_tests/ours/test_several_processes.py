@@ -41,6 +41,12 @@ def total(numbers):
     note("total", len(numbers), os.getpid())
     return sum(numbers)
 
+@app.task
+def stop_this_process():
+    import signal, threading
+    # As the system may do it: to another thread than the one that runs Python's handlers.
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
 @app.task(acks_late=True, bind=True)
 def linger(self):
     note("linger", self.request.delivery_info["redelivered"], os.getpid())
@@ -54,7 +60,7 @@ def linger(self):
 _WEB = """
 import sys, threading
 from celerylite import chain, chord, group
-from proj import add, app, linger, pid, total
+from proj import add, app, linger, pid, stop_this_process, total
 print("ready", flush=True)
 for line in sys.stdin:
     print("=", eval(line), flush=True)
@@ -179,3 +185,10 @@ def test_workers_take_turns_when_each_takes_its_own_queue(run: Run, web: Program
     other = run("-m", *_WORKER, "--hostname", "other@here", "-Q", "celery")
     assert ask(web, "pid.apply_async(queue='mail').get(timeout=10)") == str(mail.process.pid)
     assert ask(web, "pid.delay().get(timeout=10)") == str(other.process.pid)
+
+
+def test_a_signal_that_another_thread_receives_stops_the_worker_too(run: Run, web: Program) -> None:
+    # After SIGCONT, or when the main thread is blocked, the system gives a signal to any thread.
+    one = worker(run, "one")
+    ask(web, "stop_this_process.delay().id")
+    assert one.end() == 0
