@@ -148,12 +148,20 @@ class Ticker:
             self._refresh_at, self._seen_at = now + self._refresh_every(), now
 
     def look(self) -> bool:
-        """Whether the schedule was edited since the last look; then the next `fire_due` takes that over."""
-        # All of them: one with a lower number may be committed after one with a higher number.
-        letters = {letter.row for letter in self.store.letters({SCHEDULE_TOPIC})}
-        known, self._letters_read = self._letters_read, letters
-        if letters <= known:
-            return False
+        """Whether the schedule may have been edited since the last look.
+
+        Then the next `fire_due` takes that over. Does not raise.
+        """
+        try:
+            # All of them: one with a lower number may be committed after one with a higher number.
+            letters = {letter.row for letter in self.store.letters({SCHEDULE_TOPIC})}
+        except Exception:
+            # Nobody knows. If the database is still away then, `fire_due` says so and tries again.
+            logger.debug("beat: Cannot look for edits of the schedule", exc_info=True)
+        else:
+            known, self._letters_read = self._letters_read, letters
+            if letters <= known:
+                return False
         self._refresh_at = 0.0
         return True
 

@@ -27,7 +27,7 @@ __all__ = ("Count", "main", "soak")
 _ROOT = Path(__file__).parents[1]
 
 #: A tick that was due so shortly before the end may or may not have been fired.
-_AT_THE_END_S = 1.5
+_AT_THE_END_S = 2.5
 #: No process is killed so shortly before the end: whoever takes over needs its moment.
 _QUIET_S = 5.0
 

@@ -9,7 +9,7 @@ from compat_tests.beat_soak import Count, Fired, _compare, soak
 
 @pytest.mark.timeout(60)
 def test_every_tick_fires_once_while_processes_are_killed() -> None:
-    counts, line = soak("sqlite://", seconds=10, processes=4, kill_every=1)
+    counts, line = soak("sqlite://", seconds=12, processes=4, kill_every=1)
     seconds, minutes = counts
     assert seconds.is_right, (counts, line)
     assert minutes.once == minutes.expected, (counts, line)

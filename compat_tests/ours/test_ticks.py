@@ -332,6 +332,8 @@ def test_a_database_that_is_away_delays_ticks_and_loses_none(
     with monkeypatch.context() as outage:
         outage.setattr(app.store, "periodic", away)
         outage.setattr(app.store, "tick", away)
+        outage.setattr(app.store, "letters", away)
+        assert ticker.look()
         assert advance(clock, ticker, 31) == 0
     assert advance(clock, ticker, 5) == 2
     assert sent(app.store) == ["08:59:40", "09:00:00"]
