@@ -6,13 +6,15 @@ import argparse
 import platform
 from collections.abc import Callable
 
-from compat_tests.bench import beat, footprint, latency, round_trip
+from compat_tests.bench import beat, depth, footprint, latency, round_trip, web
 
 MEASURES: dict[str, Callable[[int], None]] = {
     "import": footprint.import_time,
     "first-result": footprint.first_result,
     "round-trip": round_trip.round_trip,
     "latency": latency.start_latency,
+    "depth": depth.depth,
+    "web": web.web,
     "beat-tick": beat.tick,
     "beat-lateness": beat.lateness,
 }
