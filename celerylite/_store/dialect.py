@@ -35,6 +35,10 @@ class Dialect:
         """Whether the database lives and dies with this process."""
         return False
 
+    def file(self, url: sa.URL) -> str | None:
+        """The path of the file that is the database, if it is one."""
+        return None
+
     def engine_options(self, url: sa.URL) -> dict[str, Any]:
         return {}
 

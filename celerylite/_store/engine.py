@@ -18,8 +18,9 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.pool import NullPool
 
 from celerylite import _clock
-from celerylite._store import schema
+from celerylite._store import lostfile, schema
 from celerylite._store.dialect import Dialect
+from celerylite._store.lostfile import FileGone
 from celerylite.exceptions import ImproperlyConfigured
 
 __all__ = ("Changes", "Database", "Proof", "Statement", "Transaction", "chunks", "payloads")
@@ -246,6 +247,10 @@ class Database:
         self.engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", **options)
         if engine_callback is not None:
             engine_callback(self.engine)
+        self._file = self.dialect.file(self.url)
+        #: The file that the connections have open; None until the tables were made.
+        self._opened: tuple[int, int] | None = None
+        self._tables: schema.Tables | None = None
         self._operational: type[Exception] = self.engine.dialect.loaded_dbapi.OperationalError
         #: What the database did not answer the last time: "read", "write", or None if all is well.
         self._away: str | None = None
@@ -279,6 +284,13 @@ class Database:
         return self._persist(lambda: self.read_once(work))
 
     def write_once(self, work: Callable[[Transaction], T]) -> T:
+        try:
+            return self._write_once(work)
+        except FileGone:
+            self._find_file()
+            return self._write_once(work)
+
+    def _write_once(self, work: Callable[[Transaction], T]) -> T:
         with self.shared if self.memory else nullcontext():
             connection = self._take_writer()
             try:
@@ -292,6 +304,8 @@ class Database:
     def _commit(self, connection: Any, work: Callable[[Transaction], T]) -> T:
         tx = Transaction(self, connection)
         tx.cursor.execute(self.dialect.begin)
+        # Under the lock: who is about to put the file back holds it too.
+        self._check_file()
         result = work(tx)
         tx.finish()
         if tx.changes and self.dialect.notifies:
@@ -359,7 +373,8 @@ class Database:
 
     def _worth_another(self, error: BaseException) -> bool:
         cause = _driver_error(error)
-        return self.dialect.is_transient(cause) or self.dialect.is_disconnect(cause)
+        gone = isinstance(error, FileGone)  # Who writes, or looks for changes, puts it back.
+        return gone or self.dialect.is_transient(cause) or self.dialect.is_disconnect(cause)
 
     def unreachable(self, error: BaseException, writes: bool) -> OperationalError:
         """kombu's error for what publishing raises, as in Celery."""
@@ -404,7 +419,7 @@ class Database:
         """Hand back a connection that is in no transaction."""
         if self.memory:
             return
-        if self.closed or len(self._idle) >= _KEEP:
+        if self.closed or len(self._idle) >= _KEEP or connection.file != self._opened:
             self.discard(connection)
         else:
             self._idle.append(connection)
@@ -431,6 +446,10 @@ class Database:
 
     def changed_elsewhere(self) -> bool:
         """SQLite: whether another connection has committed since the last call. Only for who leads."""
+        try:
+            self._check_file()
+        except FileGone:
+            self._find_file()
         cursor = self._take_writer().cursor()
         version = cursor.execute("PRAGMA data_version").fetchone()[0]
         cursor.close()
@@ -445,14 +464,15 @@ class Database:
     def _connect(self) -> Any:
         if self.closed:
             raise OperationalError("the store is closed: expected no more calls; open a new one")
+        self._check_file()  # Opening it would make an empty one.
         proxied = self.engine.raw_connection()
         connection: Any = proxied.driver_connection
         self.dialect.on_connect(connection, self.durability, self.patience_s)
         if self.memory:
-            return _Kept(proxied, connection, proxied.close)
+            return _Kept(proxied, connection, proxied.close, None)
         # From here on it is ours: SQLAlchemy's pool would reset it at each return, a round trip on MySQL.
         proxied.detach()
-        return _Kept(proxied, connection, connection.close)
+        return _Kept(proxied, connection, connection.close, self._opened)
 
     def _undo(self, connection: Any, error: BaseException) -> None:
         try:
@@ -477,6 +497,26 @@ class Database:
     def prepare(self, tables: schema.Tables) -> None:
         """Create or migrate the tables, one process at a time."""
         self._persist(lambda: self._prepare_once(tables))
+        self._tables = tables
+        self._opened = None if self._file is None else lostfile.identity(self._file)
+
+    def _check_file(self) -> None:
+        if self._opened is not None and self._file and lostfile.identity(self._file) != self._opened:
+            raise FileGone(self._file)
+
+    def _find_file(self) -> None:
+        """Put back the deleted file, from what we still see of it; or go on with the one that is there."""
+        assert self._file is not None
+        assert self._tables is not None
+        put_back = False
+        if self._writer is not None:
+            put_back = lostfile.put_back(self._writer.connection, self._file)
+        self._opened = None
+        self._close_all()
+        self._prepare_once(self._tables)
+        self._opened = lostfile.identity(self._file)
+        now = "it was put back with all that was in it" if put_back else "going on with the one there is now"
+        logger.error("the database file %s was deleted or replaced: %s", self._file, now)
 
     def _prepare_once(self, tables: schema.Tables) -> None:
         with self.engine.connect() as connection:
@@ -578,9 +618,13 @@ class _Attempts(Generic[T]):
 class _Kept:
     """A raw connection, and what keeps SQLAlchemy from collecting it."""
 
-    __slots__ = ("_proxied", "close", "connection", "cursor")
+    __slots__ = ("_proxied", "close", "connection", "cursor", "file")
 
-    def __init__(self, proxied: Any, connection: Any, close: Callable[[], None]) -> None:
+    def __init__(
+        self, proxied: Any, connection: Any, close: Callable[[], None], file: tuple[int, int] | None
+    ) -> None:
+        #: The file that it has open; see `lostfile`.
+        self.file = file
         self._proxied = proxied
         self.connection = connection
         self.cursor = connection.cursor

@@ -61,10 +61,11 @@ class MySQL(Dialect):
         length = len(cursor.mogrify(sql, parameters))
         if length < self._longest:
             return None
-        return pymysql.err.DataError(
+        refused: Exception = pymysql.err.DataError(
             f"expected at most {self._longest} bytes in a statement (max_allowed_packet), got {length}; "
             "raise that setting of the server, or keep large values elsewhere"
         )
+        return refused
 
     def lock_schema(self, connection: sa.Connection) -> None:
         # Every DDL statement commits here, so the lock is one that is no part of a transaction.

@@ -37,6 +37,12 @@ class SQLite(Dialect):
         name = url.database
         return not name or name == ":memory:" or (name.startswith("file:") and "mode=memory" in str(url))
 
+    def file(self, url: sa.URL) -> str | None:
+        # An SQLite URI may name anything; on Windows an open file cannot be deleted.
+        name = url.database or ""
+        is_path = not self.in_memory(url) and not name.startswith("file:") and os.name == "posix"
+        return str(Path(name).absolute()) if is_path else None
+
     def engine_options(self, url: sa.URL) -> dict[str, Any]:
         # check_same_thread: the writer's connection is used by whichever thread leads.
         options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "cached_statements": 256}}

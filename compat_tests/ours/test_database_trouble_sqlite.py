@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kombu.exceptions import OperationalError
 
 from celerylite import Celery
-from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate, MakeApp, Program, StartProgram
+from compat_tests.ours.runtime_fixtures import (
+    DEADLINE_S,
+    Gate,
+    MakeApp,
+    Program,
+    StartProgram,
+    rows,
+    states_of,
+)
 from compat_tests.ours.trouble_fixtures import Told, told
 
 __all__ = ("told",)
@@ -151,3 +160,88 @@ say("again", wait.delay(9).get(timeout=10))
         "LOG the database does not answer, waiting fo",
         "LOG the database answers again",
     ]
+
+
+# -- a file that is deleted or replaced ------------------------------------------------------------------
+
+
+def unlink(database: Path, ends: str) -> None:
+    for end in ends.split(","):
+        Path(f"{database}{end}").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("ends", ["", ",-wal,-shm"])
+def test_a_file_that_is_deleted_under_a_running_app_is_put_back(
+    app: Celery, database: Path, gate: Gate, told: Told, ends: str
+) -> None:
+    @app.task
+    def wait(number: int) -> int:
+        gate.wait()
+        return number
+
+    before, running = wait.apply_async((1,), countdown=3600), wait.delay(2)
+    gate.until_arrived(1)
+    unlink(database, ends)
+    gate.open()
+    after = wait.delay(3)
+    assert [result.get(timeout=DEADLINE_S) for result in (running, after)] == [2, 3]
+    assert rows(database, "select task_id from celerylite_messages") == [(before.id,)]
+    assert states_of(database) == {running.id: "SUCCESS", after.id: "SUCCESS"}
+    assert rows(database, "pragma integrity_check") == [("ok",)]
+    assert [line.rpartition(": ")[2] for line in told.lines] == ["it was put back with all that was in it"]
+
+
+def test_a_deleted_file_is_put_back_without_a_call(app: Celery, database: Path, told: Told) -> None:
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    result = add.delay(1, 2)
+    assert result.get(timeout=DEADLINE_S) == 3
+    unlink(database, ",-wal,-shm")
+    told.until("put back")
+    assert states_of(database) == {result.id: "SUCCESS"}
+
+
+def test_two_processes_whose_file_is_deleted_meet_in_the_one_that_was_put_back(
+    app: Celery, database: Path, start_program: StartProgram
+) -> None:
+    @app.task(name="program.double")
+    def double(number: int) -> int:
+        return 2 * number
+
+    program = start_program(
+        """
+app.conf.celerylite_runtime = "off"
+double = app.signature("program.double")
+for line in sys.stdin:
+    say("sent", double.clone((int(line),)).delay().id)
+"""
+    )
+    ids = []
+    for number in range(30):
+        program.tell(str(number))
+        ids.append(program.until("sent").split()[1])
+        double.delay(number)
+        if number % 10 == 5:
+            unlink(database, ",-wal,-shm")
+    values = [app.AsyncResult(task_id).get(timeout=DEADLINE_S) for task_id in ids]
+    assert values == [2 * number for number in range(30)]
+    app.drain(DEADLINE_S)
+    assert len(states_of(database)) == 60
+
+
+def test_a_file_that_is_replaced_is_used_from_then_on(app: Celery, database: Path, told: Told) -> None:
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    assert add.delay(1, 2).get(timeout=DEADLINE_S) == 3
+    copy = database.with_name("empty")
+    copy.touch()
+    unlink(database, "-wal,-shm")
+    copy.replace(database)
+    result = add.delay(3, 4)
+    assert result.get(timeout=DEADLINE_S) == 7
+    assert states_of(database) == {result.id: "SUCCESS"}
+    told.until("going on with the one there is now")
