@@ -24,7 +24,12 @@ from celerylite.bin.base import (
 )
 from celerylite.bin.beat import beat
 from celerylite.bin.call import call
+from celerylite.bin.control import control, inspect, status
+from celerylite.bin.doctor import doctor
+from celerylite.bin.events import events
 from celerylite.bin.list import list_
+from celerylite.bin.migrate import migrate
+from celerylite.bin.multi import multi
 from celerylite.bin.purge import purge
 from celerylite.bin.result import result
 from celerylite.bin.run import run
@@ -38,7 +43,10 @@ __all__ = ("celery", "main", "main_for_app")
 #: Packages add commands of theirs under this entry point, as for Celery.
 PLUGIN_GROUP = "celery.commands"
 
-_COMMANDS = (worker, beat, call, result, purge, list_, shell, run, schedule, upgrade)
+_COMMANDS = (
+    *(worker, beat, call, result, purge, list_, shell, run, schedule, upgrade),
+    *(status, inspect, control, events, migrate, multi, doctor),
+)
 _GLOBAL = "Global Options"
 
 _NOT_LOADED = "\nUnable to load celery application.\n"

@@ -22,8 +22,9 @@ MakeEvent = Callable[..., dict[str, Any]]
 class _Bus:
     """A producer that hands events to who listens in this process, and to the database for others."""
 
-    def __init__(self, events: Any) -> None:
+    def __init__(self, events: Any, channel: Any) -> None:
         self._events = events
+        self.channel = channel
 
     def publish(self, event: Any, **options: Any) -> None:
         """Tell of an event, or of each of a list."""
@@ -62,7 +63,7 @@ class EventDispatcher:
         on_send_buffered: Callable[[], None] | None = None,
     ) -> None:
         self.app = app_or_default(app or self.app)
-        self.connection = connection or (channel.connection.client if channel else None)
+        self._connection = connection or (channel.connection.client if channel else None)
         self.channel = channel
         self.hostname = hostname or anon_nodename()
         self.buffer_while_offline = buffer_while_offline
@@ -82,13 +83,20 @@ class EventDispatcher:
         self._closed = False
         self._group_buffer: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self._outbound_buffer: deque[tuple[Any, str]] = deque()
-        self.exchange = get_exchange(self.connection, name=self.app.conf.event_exchange)
-        self.enabled = enabled and not self._is_of_no_use(self.connection)
+        self.exchange = get_exchange(self._connection, name=self.app.conf.event_exchange)
+        self.enabled = enabled and not self._is_of_no_use(self._connection)
         if self.enabled:
             self.enable()
 
     def _is_of_no_use(self, connection: Any) -> bool:
         return connection is not None and connection.transport.driver_type in self.DISABLED_TRANSPORTS
+
+    @property
+    def connection(self) -> Any:
+        """The connection that was given, or one for the app's broker; nothing is sent over it."""
+        if self._connection is None:
+            self._connection = self.app.connection_for_write()
+        return self._connection
 
     def __enter__(self) -> EventDispatcher:
         return self
@@ -108,7 +116,7 @@ class EventDispatcher:
     def enable(self) -> None:
         """Send from now on."""
         with self.mutex:
-            self.producer = _Bus(self.app.events)
+            self.producer = _Bus(self.app.events, self.channel or self._connection)
             self._closed, self.enabled = False, True
         for callback in self.on_enabled:
             callback()

@@ -1,0 +1,253 @@
+"""The `status`, `inspect` and `control` commands: ask and tell the processes that run tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import click
+from kombu.utils.json import dumps
+
+from celerylite.bin.base import (
+    COMMA_SEPARATED_LIST,
+    CeleryCommand,
+    CeleryOption,
+    handle_preload_options,
+    handle_remote_command_error,
+)
+from celerylite.exceptions import CeleryCommandException
+from celerylite.platforms import EX_UNAVAILABLE
+from celerylite.utils import text
+from celerylite.worker.control import Panel, controller_info_t
+
+__all__ = ("control", "inspect", "status")
+
+_GROUP = "Remote Control Options"
+_Command = Callable[..., Any]
+
+
+def _options(fun: _Command) -> _Command:
+    """The options that all three commands have."""
+    for option in reversed(
+        (
+            click.option(
+                "-t",
+                "--timeout",
+                cls=CeleryOption,
+                type=float,
+                default=1.0,
+                help_group=_GROUP,
+                help="Seconds to wait for replies; it takes less when everybody has answered.",
+            ),
+            click.option(
+                "-d",
+                "--destination",
+                cls=CeleryOption,
+                type=COMMA_SEPARATED_LIST,
+                help_group=_GROUP,
+                help="Only these nodes, with commas between their names.",
+            ),
+            click.option(
+                "-j", "--json", cls=CeleryOption, is_flag=True, help_group=_GROUP, help="Print JSON."
+            ),
+        )
+    ):
+        fun = option(fun)
+    return fun
+
+
+def _list_option(type_: str) -> Callable[[_Command], _Command]:
+    def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if not value:
+            return  # Not asked for.
+        formatter = click.HelpFormatter()
+        with formatter.section(f"{type_.capitalize()} Commands"):
+            formatter.write_dl(
+                [
+                    (f"{name} {info.signature}" if info.signature else name, info.help)
+                    for name, info in _commands(type_).items()
+                ]
+            )
+        ctx.obj.echo(formatter.getvalue(), nl=False)
+        ctx.exit()
+
+    return click.option(
+        "--list",
+        is_flag=True,
+        help=f"List available {type_} commands and exit.",
+        expose_value=False,
+        is_eager=True,
+        callback=show,
+    )
+
+
+def _commands(type_: str) -> dict[str, controller_info_t]:
+    return {name: info for name, info in sorted(Panel.meta.items()) if info.type == type_ and info.visible}
+
+
+def _verify(type_: str, command: str) -> None:
+    known = _commands(type_)
+    if command not in known:
+        raise click.UsageError(
+            f"Command {command} not recognized. Available {type_} commands: {', '.join(known)}"
+        )
+
+
+def _arguments(command: str, args: Sequence[str]) -> dict[str, Any]:
+    """What the words after the command mean to it."""
+    meta = Panel.meta[command]
+    named = list(meta.args or ())
+    if len(args) > len(named) and not meta.variadic:
+        raise click.UsageError(f"Command {command!r} takes arguments: {meta.signature}")
+    arguments = dict(_converted(named, args))
+    if meta.variadic:
+        arguments[meta.variadic] = list(args[len(named) :])
+    return arguments
+
+
+def _converted(named: Sequence[tuple[str, Any]], args: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for (name, convert), word in zip(named, args, strict=False):
+        try:
+            yield name, word if convert is None else convert(word)
+        except (TypeError, ValueError) as exc:
+            raise click.UsageError(f"{name}: {exc}") from exc
+
+
+def _say_reply(ctx: click.Context, replies: dict[str, Any], show_reply: bool = False) -> None:
+    for node, reply in replies.items():
+        title = ctx.obj.style(f"{node}: ", fg="cyan", bold=True)
+        word, body = ctx.obj.pretty(reply)
+        shown = text.indent(body, 4) if show_reply else ""
+        ctx.obj.say_chat("->", f"{title}{word}", shown, show_body=show_reply)
+
+
+def _say_silent(ctx: click.Context, silent: Sequence[str]) -> None:
+    for node in silent:
+        ctx.obj.error(f"{node}: no reply", fg="red")
+
+
+def _require(replies: Any, silent: Sequence[str], ctx: click.Context) -> None:
+    _say_silent(ctx, silent)
+    if not replies:
+        raise CeleryCommandException("No nodes replied within time constraint", EX_UNAVAILABLE)
+
+
+def _say_count(ctx: click.Context, replies: Any) -> None:
+    count = len(replies)
+    if not ctx.obj.quiet:
+        ctx.obj.echo(f"\n{count} {text.pluralize(count, 'node')} online.")
+
+
+@click.command(cls=CeleryCommand)
+@_options
+@click.pass_context
+@handle_preload_options
+def status(
+    ctx: click.Context, timeout: float, destination: list[str] | None, json: bool, **kwargs: Any
+) -> None:
+    """Show list of workers that are online."""
+    callback = None if json else partial(_say_reply, ctx)
+    asked = ctx.obj.app.control.inspect(timeout=timeout, destination=destination, callback=callback)
+    try:
+        replies = asked.ping()
+    except Exception as exc:
+        handle_remote_command_error("status", exc)
+    _require(replies, asked.silent, ctx)
+    if json:
+        ctx.obj.echo(dumps(replies))
+        return
+    _say_count(ctx, replies)
+
+
+@click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
+@click.argument("command")
+@_list_option("inspect")
+@_options
+@click.pass_context
+@handle_preload_options
+def inspect(
+    ctx: click.Context, command: str, timeout: float, destination: list[str] | None, json: bool, **kwargs: Any
+) -> None:
+    """Inspect the workers by sending them the COMMAND inspect command."""
+    _verify("inspect", command)
+    callback = None if json else partial(_say_reply, ctx, show_reply=True)
+    arguments = _arguments(command, ctx.args)
+    asked = ctx.obj.app.control.inspect(timeout=timeout, destination=destination, callback=callback)
+    try:
+        replies = asked._request(command, **arguments)
+    except Exception as exc:
+        handle_remote_command_error(f"inspect {command}", exc)
+    _require(replies, asked.silent, ctx)
+    if json:
+        ctx.obj.echo(dumps(replies))
+        return
+    _say_count(ctx, replies)
+
+
+@click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
+@click.argument("command")
+@_list_option("control")
+@_options
+@click.pass_context
+@handle_preload_options
+def control(
+    ctx: click.Context, command: str, timeout: float, destination: list[str] | None, json: bool, **kwargs: Any
+) -> None:
+    """Send the COMMAND control command to the workers."""
+    if command in _FOR_NOBODY:
+        # Ours: the database is told, and nobody has to answer.
+        ctx.obj.echo(_FOR_NOBODY[command](ctx.obj.app, ctx.args))
+        return
+    _verify("control", command)
+    callback = None if json else partial(_say_reply, ctx, show_reply=True)
+    arguments = _arguments(command, ctx.args)
+    try:
+        replies = ctx.obj.app.control.broadcast(
+            command,
+            timeout=timeout,
+            destination=destination,
+            callback=callback,
+            reply=True,
+            arguments=arguments,
+        )
+    except Exception as exc:
+        handle_remote_command_error(f"control {command}", exc)
+    _require(replies, getattr(replies, "silent", ()), ctx)
+    if json:
+        ctx.obj.echo(dumps(replies))
+
+
+def _pause(app: Any, args: Sequence[str]) -> str:
+    for queue in _some(args, "queue"):
+        app.control.pause_queue(queue)
+    return f"paused for all processes: {', '.join(args)}"
+
+
+def _resume(app: Any, args: Sequence[str]) -> str:
+    for queue in _some(args, "queue"):
+        app.control.resume_queue(queue)
+    return f"resumed for all processes: {', '.join(args)}"
+
+
+def _retry(app: Any, args: Sequence[str]) -> str:
+    for task_id in _some(args, "task id"):
+        try:
+            app.control.retry_task(task_id)
+        except LookupError as exc:
+            raise CeleryCommandException(str(exc.args[0]), EX_UNAVAILABLE) from exc
+    return f"sent again: {', '.join(args)}"
+
+
+def _some(args: Sequence[str], what: str) -> Sequence[str]:
+    if not args:
+        raise click.UsageError(f"expected at least one {what}")
+    return args
+
+
+#: Commands of ours which the database carries out, so that they work also while no process lives.
+_FOR_NOBODY: dict[str, Callable[[Any, Sequence[str]], str]] = {
+    "pause_queue": _pause,
+    "resume_queue": _resume,
+    "retry_task": _retry,
+}
