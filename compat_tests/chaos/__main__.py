@@ -42,6 +42,7 @@ class Chaos:
             lease_s=options.lease,
             grace_s=options.grace,
             seed=options.seed,
+            prefork=options.prefork,
         )
         self._crew = Crew(plan, self._ledger)
         self._pause = threading.Event()
@@ -67,7 +68,8 @@ class Chaos:
             # This is the pace of the trouble, not a wait for something.
             self._pause.wait(self._random.uniform(0.2, 1.8) * self._options.interval)
             self._crew.fill()
-            (event,) = self._random.choices(list(_EVENTS), list(_EVENTS.values()))
+            events = {**_EVENTS, "kill child": 6 if self._options.prefork else 0}
+            (event,) = self._random.choices(list(events), list(events.values()))
             self._happen(event)
             self._maybe_restart()
 
@@ -81,6 +83,8 @@ class Chaos:
             return  # All of them are young, or asleep.
         if event == "terminate":
             self._crew.terminate(member)
+        elif event == "kill child":
+            self._crew.kill_child(self._random, member)
         elif event == "stop":
             self._crew.stop(member, self._options.lease * self._random.uniform(0.8, 2.5))
         else:
@@ -127,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=random.randrange(1_000_000), help="repeats the same choices")
     add("--restart-command", default="", help="shell command that restarts the server; others may use it!")
     add("--restart-every", type=float, default=30.0, help="seconds between restarts (default: %(default)s)")
+    add("--prefork", action="store_true", help="every second worker has child processes, killed as well")
     add("--keep", action="store_true", help="keep ledger and logs even of a clean run")
     return parser
 

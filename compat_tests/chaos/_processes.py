@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Plan:
     lease_s: float
     grace_s: float
     seed: int
+    #: Every second worker runs plain functions in child processes.
+    prefork: bool
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -96,6 +99,7 @@ class Crew:
         if role == "worker":
             name = f"worker{number}@chaos"
             options = ["--concurrency", "4", "--loglevel", "INFO", "--hostname", name]
+            options += ["--pool", "prefork"] if plan.prefork and number % 2 else []
             command = ["celerylite", "-A", "compat_tests.chaos.proj", "worker", *options]
         else:
             command = ["compat_tests.chaos._publisher", str(plan.rate), str(plan.seed)]
@@ -137,6 +141,12 @@ class Crew:
         """End it as the OOM killer would."""
         self._hurt(member, "SIGKILL", member.process.kill)
         member.process.wait()
+
+    def kill_child(self, choose: random.Random, member: Member) -> None:
+        """End one of its child processes, if it has any."""
+        children = _children(member.process.pid)
+        if children:
+            self._hurt(member, "SIGKILL of a child", lambda: _kill(choose.choice(children)))
 
     def terminate(self, member: Member) -> None:
         """Ask it to stop; another takes its place meanwhile."""
@@ -189,3 +199,24 @@ class Crew:
             if member.process.poll() is None:
                 member.process.kill()
                 member.process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that `pid` started, and those that they started."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            head, _, fields = stat.read_text().rpartition(")")
+            parents.setdefault(int(fields.split()[1]), []).append(int(head.split()[0]))
+    found: list[int] = []
+    waiting = list(parents.get(pid, ()))
+    while waiting:
+        child = waiting.pop()
+        found.append(child)
+        waiting += parents.get(child, ())
+    return found
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

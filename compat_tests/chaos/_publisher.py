@@ -50,6 +50,7 @@ class Publisher:
             (lambda: self._single("retried"), 2),
             (lambda: self._single("stubborn"), 2),
             (lambda: self._single("limited"), 2),
+            (lambda: self._single("reporting"), 2),
             (lambda: self._single("failing"), 1),
             (self._delayed, 2),
             (self._revoked, 1),

@@ -16,6 +16,9 @@ from compat_tests.chaos._ledger import Ledger
 
 __all__ = ("app", "ledger")
 
+#: The process that is started and hurt; tasks may run in a child of it.
+_PROCESS = int(os.environ.setdefault("CHAOS_PROCESS", str(os.getpid())))
+
 ledger = Ledger(Path(os.environ["CHAOS_LEDGER"]), "process")
 
 app = Celery("chaos")
@@ -44,7 +47,7 @@ logging.getLogger("celery.worker").addHandler(_LapsedLeases())
 @contextmanager
 def _noted(task: Any) -> Iterator[None]:
     request = task.request
-    entry = {"id": request.id, "task": task.name, "retries": request.retries}
+    entry = {"id": request.id, "task": task.name, "retries": request.retries, "pid": _PROCESS}
     ledger.write("started", **entry, redelivered=request.delivery_info["redelivered"])
     try:
         yield
@@ -111,6 +114,16 @@ def limited(self: Any, value: int, seconds: float = 0.0) -> int:
     """As `early`, ten in a second at most."""
     with _noted(self):
         _work(seconds)
+        return value + 1
+
+
+@app.task(bind=True, track_started=True)
+def reporting(self: Any, value: int, seconds: float = 0.0) -> int:
+    """As `early`, and stores states of its own while it runs."""
+    with _noted(self):
+        for part in range(3):
+            self.update_state(state="PROGRESS", meta={"part": part})
+            _work(seconds / 3)
         return value + 1
 
 
