@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celerylite import signals
 from celerylite._ticks import Ticker
 from celerylite.beat import Service, StoreScheduler
+from celerylite.exceptions import ImproperlyConfigured
 from celerylite.utils.log import get_logger
 from celerylite.utils.time import humanize_seconds
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from celerylite._store import Store
     from celerylite.app.base import Celery
 
-__all__ = ("SchedulerTicker", "ticker_for")
+__all__ = ("SchedulerTicker", "refuse_custom", "ticker_for")
 
 logger = get_logger("celery.beat")
 
@@ -35,14 +36,26 @@ def ticker_for(app: Celery, store: Store) -> Ticker:
     setting of a beat elsewhere must not keep a web application from starting.
     """
     service = Service(app, scheduler_cls=app.conf.beat_scheduler)
+    return SchedulerTicker(app, store, service) if _is_custom(service) else Ticker(app, store)
+
+
+def _is_custom(service: Service) -> bool:
     try:
-        custom = service.scheduler_class is not StoreScheduler
+        return service.scheduler_class is not StoreScheduler
     except Exception:
         logger.exception(
             "beat: Cannot load the scheduler %r, firing beat_schedule without it.", service.scheduler_cls
         )
-        custom = False
-    return SchedulerTicker(app, store, service) if custom else Ticker(app, store)
+        return False
+
+
+def refuse_custom(app: Celery) -> None:
+    """Raise ImproperlyConfigured where a scheduler of the user's decides, which reads tables of its own."""
+    if _is_custom(Service(app, scheduler_cls=app.conf.beat_scheduler)):
+        raise ImproperlyConfigured(
+            f"app.schedule: expected the default beat_scheduler, got {app.conf.beat_scheduler!r}, which "
+            "keeps its entries elsewhere; edit them there"
+        )
 
 
 class SchedulerTicker(Ticker):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celerylite import _clock
+from celerylite._custom_beat import refuse_custom
 from celerylite._entries import Entry, call_entry, following, is_exact, read_entry, row_name
 from celerylite._outbox import Outbox
 from celerylite._reconcile import app_name, read_schedule
@@ -50,7 +51,8 @@ class Schedule:
     """The beat schedule of an app: what `app.schedule` is. Thread-safe; every method may block.
 
     What is edited is committed when a method returns, lasts over restarts, and is taken over within a moment
-    by every process that fires the schedule. None of them has to run here.
+    by every process that fires the schedule. None of them has to run here. With a ``beat_scheduler`` of the
+    user's, which keeps its entries elsewhere, methods that edit raise ImproperlyConfigured.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -102,6 +104,7 @@ class Schedule:
             "overlap": overlap,
             "relative": relative,
         }
+        refuse_custom(self._app)
         entry = read_entry(self._app, name, values)
         row = PeriodicRow(
             name=entry.key,
@@ -145,6 +148,7 @@ class Schedule:
 
     def remove(self, name: str) -> None:
         """Remove an entry that was added. Raises LookupError, and ValueError for one that is configured."""
+        refuse_custom(self._app)
         row = self._row(row_name(name))
         if row_name(name) in self._code() or (row is not None and row.spec is None):
             raise ValueError(
@@ -214,6 +218,7 @@ class Schedule:
             return None
 
     def _edit(self, name: str, row: PeriodicRow | None, columns: Mapping[str, Any]) -> None:
+        refuse_custom(self._app)
         store, key = self._app.store, row_name(name)
         if row is None:
             # Configured, and no program has fired the schedule yet.

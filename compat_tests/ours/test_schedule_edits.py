@@ -15,6 +15,7 @@ import pytest
 from celerylite import Celery, _store, schedules
 from celerylite._clock import ManualClock
 from celerylite._ticks import Ticker
+from celerylite.exceptions import ImproperlyConfigured
 from celerylite.schedules import crontab, schedule, solar
 from compat_tests.conftest import Journal
 from compat_tests.ours.runtime_fixtures import MakeApp, StartProgram
@@ -208,6 +209,17 @@ def test_a_run_now_counts_for_what_may_not_overlap(app: Celery, clock: ManualClo
     ticker = started(a={"schedule": 60, "overlap": "skip"})
     app.schedule.run_now("a")
     assert advance(clock, ticker, 60) == 0
+
+
+@pytest.mark.parametrize("edit", ["add", "change", "pause", "resume", "remove", "reset"])
+def test_the_entries_of_a_scheduler_of_the_users_are_edited_elsewhere(
+    app: Celery, started: Starter, edit: str
+) -> None:
+    started(a=10)
+    app.conf.beat_scheduler = "celerylite.beat:Scheduler"
+    values = {"task": "x", "schedule": 1} if edit == "add" else {}
+    with pytest.raises(ImproperlyConfigured, match="expected the default beat_scheduler"):
+        getattr(app.schedule, edit)("a", **values)
 
 
 def test_entries_lists_what_is_configured_and_what_was_added(app: Celery, started: Starter) -> None:
