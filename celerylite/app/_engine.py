@@ -57,9 +57,10 @@ class Engine:
         self._worker: Any = None
         self._database_chosen: _database.Database | None = None
         self._exit_registered = False
-        #: Remote control has shut the runtime down: publishing does not start it again.
-        self._shut_down = False
         self._announced = False
+        #: The thread that is starting the runtime, and how many are stopping one.
+        self._starting_in: int | None = None
+        self._stopping = 0
         #: Stopped for good: only `start_runtime` starts it again.
         self._shut_down = False
         _engines.add(self)
@@ -153,7 +154,15 @@ class Engine:
         if is_off or self._database.in_memory:
             # As Celery with memory://: nothing runs until a worker is started.
             return None
+        if self._is_changing():
+            return None  # It waits in the database, for this runtime or the next one.
         return self.start_runtime()
+
+    def _is_changing(self) -> bool:
+        """Whether this is no moment to start a runtime: it is being started or stopped, or the program ends."""
+        starting = self._starting_in == threading.get_ident()
+        # A runtime that is started by a function of atexit would be cut off in the middle of a task.
+        return starting or self._stopping > 0 or not threading.main_thread().is_alive()
 
     # -- the runtime -----------------------------------------------------------------------------------
 
@@ -183,26 +192,30 @@ class Engine:
                     self._runtime.use_loop(loop)
                 return self._runtime
             self._shut_down = False
-            app.loader.init_worker()
-            app.finalize()
-            runtime = _worker.Runtime(
-                app,
-                self.store,
-                queues=_worker.queues_of(app, queues),
-                concurrency=concurrency,
-                hostname=hostname,
-                loop=loop,
-                pool=pool,
-                least_processes=least_processes,
-                ticker=_custom_beat.ticker_for(app, self.store) if self._fires_schedule(beat) else None,
-            )
-            if worker is None:
-                signals.worker_init.send(sender=runtime)
-            # This process is the one that runs the tasks, as with Celery's solo pool.
-            signals.worker_process_init.send(sender=None)
-            runtime.start()
-            self._runtime, self._worker = runtime, worker or runtime
-            self._register_exit()
+            self._starting_in = threading.get_ident()
+            try:
+                app.loader.init_worker()
+                app.finalize()
+                runtime = _worker.Runtime(
+                    app,
+                    self.store,
+                    queues=_worker.queues_of(app, queues),
+                    concurrency=concurrency,
+                    hostname=hostname,
+                    loop=loop,
+                    pool=pool,
+                    least_processes=least_processes,
+                    ticker=_custom_beat.ticker_for(app, self.store) if self._fires_schedule(beat) else None,
+                )
+                if worker is None:
+                    signals.worker_init.send(sender=runtime)
+                # This process is the one that runs the tasks, as with Celery's solo pool.
+                signals.worker_process_init.send(sender=None)
+                runtime.start()
+                self._runtime, self._worker = runtime, worker or runtime
+                self._register_exit()
+            finally:
+                self._starting_in = None
         # Not under the lock: receivers like to send a first task.
         signals.worker_ready.send(sender=self._worker)
         return runtime
@@ -215,13 +228,18 @@ class Engine:
         with self._engine_mutex:
             runtime, self._runtime = self._runtime, None
             self._shut_down = self._shut_down or for_good
+            self._stopping += runtime is not None
         if runtime is None:
             return
-        runtime.stop(grace)
-        app = cast("Celery", self)
-        app.loader.shutdown_worker()
-        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
-        signals.worker_shutdown.send(sender=self._worker)
+        try:
+            runtime.stop(grace)
+            app = cast("Celery", self)
+            app.loader.shutdown_worker()
+            signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+            signals.worker_shutdown.send(sender=self._worker)
+        finally:
+            with self._engine_mutex:
+                self._stopping -= 1
 
     @asynccontextmanager
     async def runtime(self, **options: Any) -> AsyncIterator[Runtime]:
@@ -300,7 +318,7 @@ class Engine:
     def _after_fork(self) -> None:
         """In a child process: a fresh runtime and fresh connections; the parent's go on."""
         self._engine_mutex = threading.RLock()
-        self._runtime = None
+        self._runtime, self._starting_in, self._stopping = None, None, 0
         self._exit_registered = False
         if self._store is not None:
             self._store.after_fork()
