@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pymysql
 import pytest
 import sqlalchemy as sa
 from kombu.exceptions import OperationalError
 
-from celerylite import Celery, chord
+from celerylite import Celery, chord, signals
 from compat_tests.ours.proxy_fixtures import Proxy
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate
 from compat_tests.ours.store_fixtures import make_url
@@ -231,3 +232,19 @@ def test_a_result_that_the_server_refuses_for_its_size_is_a_failure_and_no_outag
         repeat.delay("x" * 40_000_000, 1)
     assert repeat.delay("x", 3).get(timeout=DEADLINE_S) == "xxx"
     assert not [line for line in told.lines if "does not answer" in line]
+
+
+def test_a_task_runs_though_its_start_could_not_be_stored(
+    app: Celery, proxy: Proxy, told: Told, receive: Any
+) -> None:
+    @app.task(track_started=True)
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    assert add.delay(1, 2).get(timeout=DEADLINE_S) == 3
+    # Between the commit that marks it as running and the one that says STARTED.
+    receive(signals.task_prerun, lambda **_: proxy.stop())
+    result = add.delay(3, 4)
+    told.until("could not store that it has started")
+    proxy.start()
+    assert result.get(timeout=DEADLINE_S) == 7
