@@ -139,6 +139,8 @@ class RunRow:
     finished_at: float | None = None
     state: str
     error: str | None = None
+    #: The message as `celerylite._message.to_text` writes it; None where another one follows (a retry).
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,11 +326,18 @@ class Store(ABC):
     # -- the life of a delivery ---------------------------------------------------------------------
 
     @abstractmethod
-    def claim(self, owner: str, queues: Collection[str] | None, limit: int, running: int = 0) -> Claimed:
+    def claim(
+        self,
+        owner: str,
+        queues: Collection[str] | None,
+        limit: int,
+        running: int = 0,
+        names: Collection[str] | None = None,
+    ) -> Claimed:
         """Take up to `limit` READY messages, highest priority first, oldest first within one.
 
         What has come due is made READY before. The first `running` deliveries are RUNNING at once, the rest
-        CLAIMED. `queues` None takes from all. Two callers never get the same message. `owner` must have
+        CLAIMED. `queues` None takes from all, `names` None tasks of every name. Two callers never get the same message. `owner` must have
         joined, or `rescue` of another process takes its messages for orphans.
         """
 
@@ -418,7 +427,12 @@ class Store(ABC):
 
     @abstractmethod
     def rescue(
-        self, owner: str, dead: Callable[[WorkerRow], bool], *, by_lease: bool = True
+        self,
+        owner: str,
+        dead: Callable[[WorkerRow], bool],
+        *,
+        by_lease: bool = True,
+        names: Collection[str] | None = None,
     ) -> list[Delivery]:
         """Take over from every other owner that left, whose lease lapsed, or that `dead` says is gone.
 
@@ -426,6 +440,7 @@ class Store(ABC):
 
         Their CLAIMED messages become READY, uncounted. Their RUNNING ones are transferred to `owner`
         with a new token and returned, their count unchanged: settle each (FAILURE, or `requeue_at`).
+        With `names`, RUNNING messages of other tasks are left for a process that knows them.
         """
 
     # -- control ------------------------------------------------------------------------------------
@@ -442,8 +457,8 @@ class Store(ABC):
         """Delete what nobody has claimed, scheduled messages included; the number deleted."""
 
     @abstractmethod
-    def queue_lengths(self) -> dict[str, int]:
-        """READY messages per queue; empty queues are left out."""
+    def queue_lengths(self, names: Collection[str] | None = None) -> dict[str, int]:
+        """READY messages per queue (of tasks called `names`); empty queues are left out."""
 
     @abstractmethod
     def next_due(self) -> float | None:

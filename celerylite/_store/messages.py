@@ -97,6 +97,8 @@ class Messages:
         ready = ready.order_by(c.turn, c.id).limit(bind("limit"))
         self._list_ready = Statement(lambda: ready)
         self._ready = Statement(lambda: self.dialect.skip_locked(ready))
+        of_names = c.name.in_(bind("names", expanding=True))
+        self._ready_of = Statement(lambda: self.dialect.skip_locked(ready.where(of_names)))
         named = c.task_id.in_(bind("ids", expanding=True))
         scheduled = sa.select(*self._read()).where(c.state == _SCHEDULED, named)
         self._scheduled = Statement(lambda: self.dialect.skip_locked(scheduled))
@@ -145,6 +147,20 @@ class Messages:
                 .values(owner=sa.bindparam("new_owner"), token=sa.bindparam("new_token"))
             )
         )
+        mine = c.name.in_(sa.bindparam("names", expanding=True))
+        self._started_of = Statement(
+            lambda: (
+                sa.select(*self._read()).where(of_owner, c.state == _RUNNING, mine).order_by(c.id)
+            )
+        )
+        self._transfer_of = Statement(
+            lambda: (
+                table.update()
+                .where(of_owner, c.state == _RUNNING, mine)
+                .values(owner=sa.bindparam("new_owner"), token=sa.bindparam("new_token"))
+            )
+        )
+        self._owned = Statement(lambda: sa.select(c.id).where(of_owner).limit(1))
         self._owners = Statement(lambda: sa.select(c.owner).where(c.state > _READY).distinct())
 
     def _list_statements(self) -> None:
@@ -157,6 +173,10 @@ class Messages:
         )
         self._lengths = Statement(
             lambda: sa.select(c.queue, sa.func.count()).where(c.state == _READY).group_by(c.queue)
+        )
+        of_names = c.name.in_(sa.bindparam("names", expanding=True))
+        self._lengths_of = Statement(
+            lambda: sa.select(c.queue, sa.func.count()).where(c.state == _READY, of_names).group_by(c.queue)
         )
         self._states = Statement(lambda: sa.select(c.state, sa.func.count()).group_by(c.state))
         unowned = sa.or_(c.state == _SCHEDULED, c.state == _READY)
@@ -231,14 +251,22 @@ class Messages:
         return len(due) == _PROMOTE
 
     def claim(
-        self, tx: Transaction, owner: str, queues: Collection[str] | None, limit: int, running: int
+        self,
+        tx: Transaction,
+        owner: str,
+        queues: Collection[str] | None,
+        limit: int,
+        running: int,
+        names: Collection[str] | None = None,
     ) -> Claimed:
         """Promote, then take up to `limit`; see `Store.claim`."""
         more_due = self.promote(tx)
-        names = self._ready_queues(tx) if queues is None else list(dict.fromkeys(queues))
         found: list[Any] = []
-        for name in names:
-            found += tx.rows(self._ready, queue=name, limit=limit)
+        for queue in self._ready_queues(tx) if queues is None else list(dict.fromkeys(queues)):
+            if names is None:
+                found += tx.rows(self._ready, queue=queue, limit=limit)
+            else:
+                found += tx.rows(self._ready_of, queue=queue, limit=limit, names=sorted(names))
         found.sort(key=_turn)
         deliveries, corrupt = self._own(tx, found[:limit], owner, running)
         return Claimed(
@@ -339,13 +367,24 @@ class Messages:
         """Everybody who owns a message."""
         return {row[0] for row in tx.rows(self._owners)}
 
-    def inherit(self, tx: Transaction, dead: str, owner: str) -> Claimed:
-        """Free what `dead` had not started, transfer what it had."""
+    def owns_any(self, tx: Transaction, owner: str) -> bool:
+        """Whether a message is still `owner`'s."""
+        return tx.one(self._owned, dead=owner) is not None
+
+    def inherit(
+        self, tx: Transaction, dead: str, owner: str, names: Collection[str] | None = None
+    ) -> Claimed:
+        """Free what `dead` had not started, transfer what it had (of tasks called `names`)."""
         if tx.run(self._unstarted, dead=dead):
             tx.changes.messages = True
         token = new_token(owner)
-        deliveries, corrupt = read_all(tx.rows(self._started, dead=dead), token, 0)
-        tx.run(self._transfer, dead=dead, new_owner=owner, new_token=token)
+        if names is None:
+            deliveries, corrupt = read_all(tx.rows(self._started, dead=dead), token, 0)
+            tx.run(self._transfer, dead=dead, new_owner=owner, new_token=token)
+        else:
+            listed = sorted(names)
+            deliveries, corrupt = read_all(tx.rows(self._started_of, dead=dead, names=listed), token, 0)
+            tx.run(self._transfer_of, dead=dead, new_owner=owner, new_token=token, names=listed)
         self.drop(tx, [each.row for each in corrupt])
         self._prove_owned(tx, deliveries)
         return Claimed(deliveries=tuple(_started(each, True) for each in deliveries), corrupt=tuple(corrupt))
@@ -356,8 +395,12 @@ class Messages:
         due: float | None = tx.scalar(self._next_due)
         return due
 
-    def lengths(self, tx: Transaction) -> dict[str, int]:
-        return {queue: int(count) for queue, count in tx.rows(self._lengths)}
+    def lengths(self, tx: Transaction, names: Collection[str] | None = None) -> dict[str, int]:
+        if names is None:
+            rows = tx.rows(self._lengths)
+        else:
+            rows = tx.rows(self._lengths_of, names=sorted(names))
+        return {queue: int(count) for queue, count in rows}
 
     def states(self, tx: Transaction) -> dict[MessageState, int]:
         return {MessageState(state): int(count) for state, count in tx.rows(self._states)}

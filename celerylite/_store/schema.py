@@ -13,7 +13,7 @@ from celerylite import exceptions
 __all__ = ("SCHEMA_VERSION", "Tables", "prepare")
 
 #: What this code writes. A database that says more was written by a newer celerylite.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: Columns of `celery_taskmeta` that Celery added over the years or keeps for `result_extended`.
 _MAYBE_MISSING = ("children", "name", "args", "kwargs", "worker", "retries", "queue", "stamps")
@@ -115,6 +115,11 @@ def _know_more_of_entries(connection: sa.Connection, tables: Tables) -> None:
     _add_columns(connection, tables.periodic)
 
 
+def _keep_calls(connection: sa.Connection, tables: Tables) -> None:
+    """Version 3: the history knows the message of a run, so that the call can be sent again."""
+    _add_columns(connection, tables.runs)
+
+
 def _add_columns(connection: sa.Connection, table: sa.Table) -> None:
     """Add the columns that the database's table lacks; all of them may be null."""
     # Looked at, not assumed: where DDL commits by itself, an attempt before this one may have got halfway.
@@ -126,7 +131,10 @@ def _add_columns(connection: sa.Connection, table: sa.Table) -> None:
 
 
 #: From which version, what leads to the next one. Tables that are new are there already.
-_MIGRATIONS: dict[int, Callable[[sa.Connection, Tables], None]] = {1: _know_more_of_entries}
+_MIGRATIONS: dict[int, Callable[[sa.Connection, Tables], None]] = {
+    1: _know_more_of_entries,
+    2: _keep_calls,
+}
 
 
 def _results(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
@@ -242,6 +250,7 @@ def _runs(metadata: sa.MetaData) -> sa.Table:
         sa.Column("finished_at", sa.Double(), index=True),
         sa.Column("state", sa.String(50), nullable=False),
         sa.Column("error", _LongText),
+        sa.Column("message", _LongText),
         **_OURS,
     )
 

@@ -135,12 +135,19 @@ class SqlStore(Store):
 
     # -- the life of a delivery ---------------------------------------------------------------------
 
-    def claim(self, owner: str, queues: Collection[str] | None, limit: int, running: int = 0) -> Claimed:
+    def claim(
+        self,
+        owner: str,
+        queues: Collection[str] | None,
+        limit: int,
+        running: int = 0,
+        names: Collection[str] | None = None,
+    ) -> Claimed:
         # Most looks find nothing: those shall not queue for the write lock.
         ready, next_due = self.database.read(self._messages.peek)
         if not ready and (next_due is None or next_due > _clock.time()):
             return Claimed(next_due_at=next_due)
-        return self._writer.run(lambda tx: self._claim(tx, owner, queues, limit, running))
+        return self._writer.run(lambda tx: self._claim(tx, owner, queues, limit, running, names))
 
     def claim_scheduled(self, owner: str, task_ids: Collection[str]) -> list[Delivery]:
         return list(self._writer.run(lambda tx: self._claim_scheduled(tx, owner, task_ids)).deliveries)
@@ -186,9 +193,15 @@ class SqlStore(Store):
             self._writer.run(lambda tx: self._messages.give_back(tx, deliveries))
 
     def _claim(
-        self, tx: Transaction, owner: str, queues: Collection[str] | None, limit: int, running: int
+        self,
+        tx: Transaction,
+        owner: str,
+        queues: Collection[str] | None,
+        limit: int,
+        running: int,
+        names: Collection[str] | None,
     ) -> Claimed:
-        claimed = self._messages.claim(tx, owner, queues, limit, running)
+        claimed = self._messages.claim(tx, owner, queues, limit, running, names)
         self._results.save_corrupt(tx, claimed.corrupt)
         return claimed
 
@@ -292,16 +305,26 @@ class SqlStore(Store):
         return self.database.read(self._workers.alive)
 
     def rescue(
-        self, owner: str, dead: Callable[[WorkerRow], bool], *, by_lease: bool = True
+        self,
+        owner: str,
+        dead: Callable[[WorkerRow], bool],
+        *,
+        by_lease: bool = True,
+        names: Collection[str] | None = None,
     ) -> list[Delivery]:
         gone = self.database.read(lambda tx: self._dead(tx, owner, dead, by_lease))
         deliveries: list[Delivery] = []
         for each in gone:
             # One transaction for each: a thousand messages of one must not hold up another's.
             take_over = functools.partial(
-                self._inherit, dead=each, owner=owner, is_dead=dead, by_lease=by_lease
+                self._inherit, dead=each, owner=owner, is_dead=dead, by_lease=by_lease, names=names
             )
-            deliveries += self._writer.run(take_over)
+            try:
+                deliveries += self._writer.run(take_over)
+            except OperationalError:
+                if not deliveries:
+                    raise
+                break  # What was taken over is the caller's to conclude; the next look finds the rest.
         return deliveries
 
     def _dead(
@@ -320,13 +343,15 @@ class SqlStore(Store):
         owner: str,
         is_dead: Callable[[WorkerRow], bool],
         by_lease: bool,
+        names: Collection[str] | None,
     ) -> list[Delivery]:
         # Between the look and this transaction it may have renewed its lease, or another have come first.
         if not self._workers.still_dead(tx, dead, is_dead, by_lease):
             return []
-        inherited = self._messages.inherit(tx, dead, owner)
+        inherited = self._messages.inherit(tx, dead, owner, names)
         self._results.save_corrupt(tx, inherited.corrupt)
-        self._workers.remove(tx, dead)
+        if names is None or not self._messages.owns_any(tx, dead):
+            self._workers.remove(tx, dead)
         return list(inherited.deliveries)
 
     # -- control ------------------------------------------------------------------------------------
@@ -346,8 +371,8 @@ class SqlStore(Store):
             deleted, last = deleted + len(rows), rows[-1]
         return deleted
 
-    def queue_lengths(self) -> dict[str, int]:
-        return self.database.read(self._messages.lengths)
+    def queue_lengths(self, names: Collection[str] | None = None) -> dict[str, int]:
+        return self.database.read(lambda tx: self._messages.lengths(tx, names))
 
     def next_due(self) -> float | None:
         return self.database.read(self._messages.next_due)

@@ -156,10 +156,10 @@ class Engine:
             return None
         if self._is_changing():
             return None  # It waits in the database, for this runtime or the next one.
-        return self.start_runtime()
+        return self.start_runtime(only_known=True)
 
     def _is_changing(self) -> bool:
-        """Whether this is no moment to start a runtime: it is being started or stopped, or the program ends."""
+        """Whether this is no moment to start one: it is being started or stopped, or the program ends."""
         starting = self._starting_in == threading.get_ident()
         # A runtime that is started by a function of atexit would be cut off in the middle of a task.
         return starting or self._stopping > 0 or not threading.main_thread().is_alive()
@@ -177,6 +177,7 @@ class Engine:
         worker: Any = None,
         pool: str | None = None,
         least_processes: int | None = None,
+        only_known: bool = False,
     ) -> Runtime:
         """Start running tasks in this process; returns the runtime that runs already, if one does. May block.
 
@@ -184,12 +185,15 @@ class Engine:
         schedule (default: the setting ``celerylite_beat``), `loop` where coroutines run, `worker` who sends
         the worker's signals (default: the runtime), `pool` where plain functions run (default: the setting
         ``worker_pool`` if it was set, else threads), `least_processes` how many child processes always stay.
+        With `only_known` it leaves calls of tasks that this process does not know to others.
         """
         app = cast("Celery", self)
         with self._engine_mutex:
             if self._runtime is not None:
                 if loop is not None:
                     self._runtime.use_loop(loop)
+                if not only_known:
+                    self._runtime.take_all()
                 return self._runtime
             self._shut_down = False
             self._starting_in = threading.get_ident()
@@ -205,6 +209,7 @@ class Engine:
                     loop=loop,
                     pool=pool,
                     least_processes=least_processes,
+                    only_known=only_known,
                     ticker=_custom_beat.ticker_for(app, self.store) if self._fires_schedule(beat) else None,
                 )
                 if worker is None:

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from kombu.log import LOG_LEVELS
-from kombu.log import get_logger as _get_logger
 from kombu.utils.encoding import safe_str
 
 from .term import colored
@@ -40,7 +39,7 @@ _MAX_PARENTS = 1000
 _in_sighandler = False
 
 #: Above every logger of the package. Its name is Celery's, so that logging set-ups keep working.
-base_logger = logger = _get_logger("celery")
+base_logger = logger = logging.getLogger("celery")
 
 
 def set_in_sighandler(value: bool) -> None:
@@ -83,7 +82,9 @@ def _under(parent: logging.Logger, child: logging.Logger) -> logging.Logger:
 
 def get_logger(name: str | logging.Logger) -> logging.Logger:
     """The logger of this name; one that already has a parent of its own is put under `celery`."""
-    found: logging.Logger = _get_logger(name)
+    # Without the NullHandler that libraries like to add: where a program has set up no logging, Python's
+    # last resort prints what is a warning or worse, and a task that fails must not fail in silence.
+    found = name if isinstance(name, logging.Logger) else logging.getLogger(name)
     if logging.root not in (found, found.parent) and found is not base_logger:
         found = _under(base_logger, found)
     return found

@@ -86,6 +86,7 @@ class Runtime(RemoteControlled):
         ticker: Ticker | None = None,
         pool: str | None = None,
         least_processes: int | None = None,
+        only_known: bool = False,
     ) -> None:
         conf = app.conf
         self.app = app
@@ -94,6 +95,7 @@ class Runtime(RemoteControlled):
         self.owner = uuid()
         #: None takes from every queue.
         self.queues = None if queues is None else frozenset(queues)
+        self._only_known = only_known
         self._paused: set[str] = set()
         self.concurrency = concurrency or conf.worker_concurrency
         threads = self.concurrency or default_threads()
@@ -220,6 +222,21 @@ class Runtime(RemoteControlled):
         if run is not None and x.abandoned:
             run.interrupt(SystemExit)
 
+    def take_all(self) -> None:
+        """Take tasks of every name from now on: what this process does not know either fails visibly."""
+        if self._only_known:
+            self._only_known = False
+            self._keeper.ask("rescue")
+            self._keeper.ask("claim")
+
+    def _names(self) -> Collection[str] | None:
+        """The tasks that may be taken from the database; None for all.
+
+        A process that runs tasks only because it published one leaves what it does not know to others:
+        they may be a whole application that is down at the moment.
+        """
+        return {*self.app._tasks, _settlement.CHORD_BODY} if self._only_known else None
+
     def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run coroutines on `loop`, the program's own, from now on."""
         self._loop.adopt(loop)
@@ -245,7 +262,7 @@ class Runtime(RemoteControlled):
         """Whether nothing that is due waits or runs here. Asks the database."""
         if self._slots.counts() != (0, 0):
             return False
-        lengths = self.store.queue_lengths()
+        lengths = self.store.queue_lengths(self._names())
         mine = [queue for queue in lengths if self.takes_from(queue)]
         return not mine and self._slots.counts() == (0, 0)
 
@@ -290,6 +307,8 @@ class Runtime(RemoteControlled):
             return Place.WAITING
         if message.due_at is not None and message.due_at > _clock.time():
             return Place.WAITING
+        if self._only_known and message.name not in self.app._tasks:
+            return Place.WAITING
         return self._slots.reserve(
             self._kind(message.name), may_start=not self._is_rate_limited(message.name)
         )
@@ -331,7 +350,7 @@ class Runtime(RemoteControlled):
         if room == 0:
             self._slots.set_backlog(True)
             return _LOOK_AGAIN
-        found = self.store.claim(self.owner, self._queues_to_claim(), room)
+        found = self.store.claim(self.owner, self._queues_to_claim(), room, names=self._names())
         self._slots.set_backlog(found.more)
         for delivery in found.deliveries:
             self._slots.hold(self._kind(delivery.message.name), delivery)
@@ -374,7 +393,13 @@ class Runtime(RemoteControlled):
         """The next held message that may start, marked as started; its place is taken."""
         while (delivery := self._slots.next(kind, self._may_start)) is not None:
             # Durable before the call: after a crash nobody may take it for one that has not started.
-            begun = _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping)
+            try:
+                begun = _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping)
+            except BaseException:
+                self._slots.hold(kind, delivery)
+                self._release(kind)
+                self._keeper.ask("rate limits", _LOOK_AGAIN)
+                raise
             if begun and delivery.row in begun:
                 return delivery
             self._release(kind)
@@ -401,7 +426,8 @@ class Runtime(RemoteControlled):
         return self._lease / 3
 
     def _rescue(self) -> float:
-        for delivery in self.store.rescue(self.owner, is_gone, by_lease=self._pulse.is_steady()):
+        by_lease = self._pulse.is_steady()
+        for delivery in self.store.rescue(self.owner, is_gone, by_lease=by_lease, names=self._names()):
             self._steps.submit(partial(self._conclude_lost, delivery))
         return self._lease / 2
 
@@ -413,16 +439,17 @@ class Runtime(RemoteControlled):
 
     def _read_revokes(self) -> float:
         self._revoked = self.store.revoked()
-        gone = self._slots.take_held(lambda delivery: delivery.message.id in self._revoked)
-        gone += self.store.claim_scheduled(self.owner, self._revoked) if self._revoked else []
-        for delivery in gone:
+        # Each as soon as it is taken: the next statement may fail.
+        for delivery in self._slots.take_held(lambda delivery: delivery.message.id in self._revoked):
+            self._steps.submit(partial(self._turn_away, delivery))
+        for delivery in self.store.claim_scheduled(self.owner, self._revoked) if self._revoked else ():
             self._steps.submit(partial(self._turn_away, delivery))
         return 30.0
 
     def _turn_away(self, delivery: Delivery) -> None:
         if _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping):
             # Runs it after all if the revoke was lifted meanwhile.
-            self._run_delivery(Kind.THREAD, delivery)
+            self._run_delivery(Kind.THREAD, delivery, has_place=False)
 
     def _start_schedule(self) -> float | None:
         if self._ticker is not None:
@@ -467,16 +494,18 @@ class Runtime(RemoteControlled):
             self._release(kind)
             delivery = self._next_of(kind)
 
-    def _run_delivery(self, kind: Kind, delivery: Delivery) -> bool:
+    def _run_delivery(self, kind: Kind, delivery: Delivery, has_place: bool = True) -> bool:
         """Run one delivery to its end. False when it was decided from outside and its place given away."""
         x: Execution | None = None
         try:
             if delivery.message.name == _settlement.CHORD_BODY:
                 copy_context().run(_chords.send_body, self, delivery)
             else:
-                x = self.execution(delivery)
+                x = self.execution(delivery, has_place)
                 copy_context().run(self._run_here if kind is Kind.THREAD else self._run_in_child, x)
         except BaseException as exc:
+            if x is not None:
+                self.take_decision(x)
             self._conclude_defect(delivery, exc)
         return x is None or not x.abandoned
 
@@ -507,12 +536,16 @@ class Runtime(RemoteControlled):
 
     def _begin_coroutine(self, delivery: Delivery) -> None:
         context = copy_context()
+        x: Execution | None = None
         try:
             x = self.execution(delivery)
             context.run(_execute.prepare, x)
         except BaseException as exc:
+            if x is not None:
+                self.take_decision(x)
             self._conclude_defect(delivery, exc)
-            self._go_on_with_coroutines()
+            if x is None or not x.abandoned:
+                self._go_on_with_coroutines()
             return
         if not x.entered or x.raised is not None:
             context.run(self._end_coroutine, x)
@@ -558,7 +591,7 @@ class Runtime(RemoteControlled):
             x.abandoned = x.abandoned or (first and abandon)
             return first
 
-    def execution(self, delivery: Delivery) -> Execution:
+    def execution(self, delivery: Delivery, has_place: bool = True) -> Execution:
         """The record of a delivery that is about to run; it counts as running until it is forgotten."""
         x = Execution(
             app=self.app,
@@ -567,6 +600,7 @@ class Runtime(RemoteControlled):
             name=delivery.message.name,
             request=request_of(delivery, self.hostname),
             delivery=delivery,
+            has_place=has_place,
         )
         _execute.bind_outbox(x)
         with self._mutex:
@@ -577,7 +611,9 @@ class Runtime(RemoteControlled):
         """It does not run any more."""
         if x.delivery is not None:
             with self._mutex:
-                self._running.pop(x.delivery.row, None)
+                # A message that was put back may run again already.
+                if self._running.get(x.delivery.row) is x:
+                    del self._running[x.delivery.row]
 
     def run_began(self, run: LimitedRun) -> None:
         """A task's code begins; from now on it can be interrupted."""
@@ -612,14 +648,19 @@ class Runtime(RemoteControlled):
         return True
 
     def settle_stand_in(self, x: Execution, stand_in: Execution) -> None:
-        """Settle what `stand_in` says in place of `x`, which the caller has the decision about."""
+        """Settle what `stand_in` says in place of `x`, which the caller has the decision about.
+
+        Raises nothing: the place of `x` has still to be given away.
+        """
         try:
             _execute.judge(stand_in)
             _execute.settle(stand_in)
+            copy_context().run(self._tell_decided, stand_in)
         except ClaimLost:
             _report.outcome_discarded(stand_in)
-        else:
-            copy_context().run(self._tell_decided, stand_in)
+        except BaseException as exc:
+            if x.delivery is not None:
+                self._conclude_defect(x.delivery, exc)
         finally:
             self.forget_execution(x)
 
@@ -669,6 +710,8 @@ class Runtime(RemoteControlled):
                 run.interrupt(SystemExit)
 
     def _replace(self, x: Execution) -> None:
+        if not x.has_place:
+            return
         kind = self._kind(x.name)
         if kind is Kind.THREAD:
             self._pool.replace_one()
