@@ -198,6 +198,14 @@ def _call_errbacks(app: Celery, request: Any, exc: BaseException, traceback: str
         _send_errbacks(app, request, by_id)
 
 
+def calls_errbacks_here(app: Celery, request: Any) -> bool:
+    """Whether an errback of the call is called in this process, with the error itself."""
+    errbacks = [app.signature(linked) for linked in request.errbacks or ()]
+    for errback in errbacks:
+        errback._app = errback._app or app
+    return any(_takes_error(errback) for errback in errbacks)
+
+
 def _send_errbacks(app: Celery, request: Any, errbacks: list[Any]) -> None:
     """Send errbacks of the old style as tasks, with the id of the failed call as argument."""
     together = group(errbacks, app=app)

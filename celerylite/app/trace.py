@@ -37,6 +37,8 @@ __all__ = (
     "LOG_SUCCESS",
     "TraceInfo",
     "build_tracer",
+    "reset_worker_optimizations",
+    "setup_worker_optimizations",
     "task_has_custom",
     "trace_ok_t",
     "trace_task",
@@ -66,6 +68,19 @@ def task_has_custom(task: Any, attr: str) -> bool:
     """Whether the class of `task` overrides `attr` of the base class, or somebody patched it there."""
     found = mro_lookup(task.__class__, attr, stop={Task, object}, monkey_patched=["celerylite.app.task"])
     return found is not None
+
+
+def setup_worker_optimizations(app: Celery, hostname: str | None = None) -> None:
+    """Celery's shortcuts for a process that is a worker: here the app becomes the current and default one.
+
+    Nothing else needs to be short-cut.
+    """
+    app.set_current()
+    app.set_default()
+
+
+def reset_worker_optimizations(app: Celery | None = None) -> None:
+    """The counterpart of `setup_worker_optimizations`. Which app is current stays as it is, as in Celery."""
 
 
 Tracer = Callable[..., trace_ok_t]

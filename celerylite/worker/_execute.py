@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -288,6 +288,8 @@ def _judge_failure(x: Execution, exc: Exception) -> None:
     x.einfo = ExceptionInfo((get_pickleable_etype(type(exc)), safe, safe.__traceback__))
     # As Celery: handlers of a failure find the exception itself here, those of a retry find it wrapped.
     x.einfo.exception = safe
+    if x.stores_error and not x.site.eager and _workflow.calls_errbacks_here(x.app, x.request):
+        _store_early(x)
     with _publishing(x):
         failed = _workflow.follow_failure(
             x.app, x.request, safe, x.einfo.traceback, store_result=x.stores_error
@@ -296,6 +298,16 @@ def _judge_failure(x: Execution, exc: Exception) -> None:
         x.results.append(_row(x, safe, states.FAILURE, x.einfo.traceback))
     _settle_chord_part(x, states.FAILURE, safe)
     _take_along(x, failed)
+
+
+def _store_early(x: Execution) -> None:
+    """Store a failure before it is settled.
+
+    As Celery: an errback that is called right here finds the failure stored, and so does whoever it tells.
+    """
+    # While the database is away it is stored by `settle`, which waits.
+    with suppress(OperationalError):
+        x.task.backend.save_row(_row(x, x.retval, states.FAILURE, x.einfo.traceback if x.einfo else None))
 
 
 def settle(x: Execution) -> None:

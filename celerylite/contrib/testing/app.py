@@ -27,6 +27,8 @@ DEFAULT_TEST_CONFIG: dict[str, Any] = {
     "broker_url": "memory://",
     "result_backend": "cache+memory://",
     "broker_heartbeat": 0,
+    # As with Celery, what a test sends waits until the test starts a worker.
+    "celerylite_runtime": "off",
 }
 
 # Asked for by unittest.mock of whatever it replaces.
