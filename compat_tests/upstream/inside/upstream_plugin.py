@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -69,7 +70,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     outcome, text = _judge(_phases.pop(item.nodeid))
     seconds = round(time.monotonic() - started, 2)
     _write(id=item.nodeid, outcome=outcome, seconds=seconds, text=text[-_TEXT:])
+    if outcome == "failed" and _left_a_thread(item):
+        # Every unit test checks for threads: the rest must not fail because of this one.
+        os._exit(3)
     return result
+
+
+def _left_a_thread(item: pytest.Item) -> bool:
+    before = getattr(item.session, "_threads_at_startup", None)
+    return before is not None and any(thread not in before for thread in threading.enumerate())
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
