@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import OperationalError
 from kombu.utils.functional import maybe_list
 from kombu.utils.json import dumps, loads
 
@@ -143,9 +144,7 @@ def _fail_chain(
         step = waiting.popleft()
         context = _context_of(step)
         # A body may have failed already, with its own chord; it reports to an outer chord only once.
-        reported = (
-            context.chord and context.id and app.backend.get_state(context.id) in states.PROPAGATE_STATES
-        )
+        reported = context.chord and context.id and _has_failed(app, context.id)
         # A chain has the id of its last step, a group reports to a chord by its tasks.
         kind = step.get("subtask_type")
         if store_result and state in states.PROPAGATE_STATES and context.id and kind != "chain":
@@ -164,6 +163,14 @@ def _steps_inside(step: Any) -> list[Any]:
     if kind == "chord":
         return [parts["body"]] if parts.get("body") is not None else []
     return list(parts.get("tasks") or ()) if kind in ("group", "chain") else []
+
+
+def _has_failed(app: Celery, task_id: str) -> bool:
+    try:
+        return app.backend.get_state(task_id) in states.PROPAGATE_STATES
+    except OperationalError:
+        # Then it may report twice, and is counted once: better than that what follows never learns of it.
+        return False
 
 
 def _context_of(sig: Any) -> Context:
