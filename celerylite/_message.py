@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 from kombu import compression as compressors
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import dumps, loads
+from kombu.utils import json
 
 from celerylite.exceptions import InvalidTaskError
 
-__all__ = ("Body", "Message", "decode_body", "encode_body", "epoch")
+__all__ = ("Body", "Message", "decode_body", "encode_body", "epoch", "from_text", "to_text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,26 @@ def _unpacked(message: Message, accept: Collection[str] | None) -> Any:
     except Exception as exc:
         # An unknown or wrong compression, encoding or content type: kombu lets each pass as it comes.
         raise DecodeError(f"task {message.id}: expected a body that can be read, got {exc!r}") from exc
+
+
+def to_text(message: Message) -> str:
+    """`message` as JSON, to be read by `from_text`; its times are left out: it is to be sent anew."""
+    body = message.body
+    if isinstance(body, bytes):
+        body = b64encode(body).decode("ascii")
+    fields = {name: getattr(message, name) for name in _KEPT}
+    return str(json.dumps({**fields, "body": body, "is_text": isinstance(message.body, str)}))
+
+
+def from_text(text: str) -> Message:
+    """The message that `to_text` wrote."""
+    fields = json.loads(text)
+    if not fields.pop("is_text"):
+        fields["body"] = b64decode(fields["body"])
+    return Message(**fields)
+
+
+_KEPT = ("id", "name", "queue", "headers", "properties", "content_type", "content_encoding", "priority")
 
 
 def epoch(moment: Any, zone: tzinfo = UTC, what: str = "date") -> float | None:

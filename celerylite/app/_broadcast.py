@@ -10,6 +10,7 @@ from kombu import pidbox
 from kombu.utils.json import dumps, loads
 
 from celerylite import _clock
+from celerylite._message import from_text
 from celerylite._store.processes import is_gone
 from celerylite.utils import uuid
 from celerylite.utils.functional import maybe_list
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from celerylite._store import WorkerRow
     from celerylite.app.base import Celery
 
-__all__ = ("Mailbox", "Replies", "paused_queues", "tell_of_pause")
+__all__ = ("Mailbox", "Replies", "paused_queues", "send_again", "tell_of_pause")
 
 logger = get_logger(__name__)
 
@@ -112,6 +113,25 @@ def paused_queues(app: Celery) -> set[str]:
     said = [loads(letter.payload) for letter in app.store.letters({PAUSES_TOPIC})]
     last = {one["queue"]: bool(one["paused"]) for one in said}
     return {queue for queue, paused in last.items() if paused}
+
+
+def send_again(app: Any, task_id: str, timeout: float | None) -> None:
+    """See `Control.retry_task`."""
+    kept = [run.message for run in app.store.runs(task_id) if run.message is not None]
+    if not kept:
+        raise LookupError(
+            f"expected the id of a call whose run is in the history (celerylite_history), got {task_id!r}"
+        )
+    if app.store.is_outstanding(task_id):
+        raise ValueError(f"expected a call that has ended, got {task_id!r}, which waits or runs")
+    message = from_text(kept[-1])
+    message.headers.update(retries=0, eta=None, expires=None)
+    # A revoke is over when its time is; processes that remember it are told.
+    app.store.revoke([task_id], until=_clock.time() - 1.0)
+    app.control.broadcast("retry_task", {"task_id": task_id}, reply=True, timeout=timeout)
+    # A SUCCESS is never overwritten: it has to go. What it was is in the history.
+    app.store.forget(task_id)
+    app._publish(message)
 
 
 class _Broadcast:

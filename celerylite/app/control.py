@@ -411,9 +411,23 @@ class Control:
 
     # -- ours ----------------------------------------------------------------------------------------
 
-    def pause_queue(self, queue: str) -> None:
-        """Have no process take from `queue` until `resume_queue`, also none that starts later. Durable."""
+    def retry_task(self, task_id: str, timeout: float | None = 1.0) -> Any:
+        """Send a call that has ended once more, with its own arguments and id; its AsyncResult.
+
+        The history keeps the runs before. What followed the call follows it again. If the call was
+        revoked it is not any more. Raises LookupError for a call of which the history (setting
+        ``celerylite_history``) knows nothing, and ValueError for one that has not ended.
+        """
+        _broadcast.send_again(self.app, task_id, timeout)
+        return self.app.AsyncResult(task_id)
+
+    def pause_queue(self, queue: str, timeout: float | None = 1.0) -> None:
+        """Have no process take from `queue` until `resume_queue`, also none that starts later. Durable.
+
+        Returns when every live process has obeyed, at the latest after `timeout` seconds.
+        """
         _broadcast.tell_of_pause(self.app, queue, paused=True)
+        self.broadcast("cancel_consumer", {"queue": queue}, reply=True, timeout=timeout)
 
     def resume_queue(self, queue: str) -> None:
         """End a pause of `queue`. Durable."""

@@ -234,7 +234,7 @@ def _retry(app: Any, args: Sequence[str]) -> str:
     for task_id in _some(args, "task id"):
         try:
             app.control.retry_task(task_id)
-        except LookupError as exc:
+        except (LookupError, ValueError) as exc:
             raise CeleryCommandException(str(exc.args[0]), EX_UNAVAILABLE) from exc
     return f"sent again: {', '.join(args)}"
 

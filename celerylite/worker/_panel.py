@@ -140,6 +140,10 @@ class Consumer:
         """These calls were revoked."""
         self._runtime.note_revoked(ids)
 
+    def forget_revoked(self, task_id: str) -> None:
+        """This call is not revoked any more."""
+        self._runtime.forget_revoked(task_id)
+
     def revoke_stamps(self, headers: dict[str, Any]) -> None:
         """Calls with these stamps were revoked."""
         self._runtime.note_revoked_stamps(headers)
@@ -174,7 +178,7 @@ class Consumer:
             queues.add(
                 queue, exchange=name, exchange_type=exchange_type, routing_key=routing_key or queue, **options
             )
-        self._runtime.resume(queue)
+        self._runtime.add_queue(queue)
 
     def cancel_task_queue(self, queue: str) -> None:
         """Take no more from `queue`, and give back what is claimed of it and has not begun."""

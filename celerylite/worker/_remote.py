@@ -113,7 +113,12 @@ class RemoteControlled:
             self.store.give_back(held)
 
     def resume(self, queue: str) -> None:
-        """Take from `queue`, now and then."""
+        """End a pause of `queue`; a process that never took from it does not begin to."""
+        self._paused = self._paused - {queue}
+        self._keeper.ask("claim")
+
+    def add_queue(self, queue: str) -> None:
+        """Take from `queue`, whether or not it was paused or chosen before."""
         self._paused = self._paused - {queue}
         if self.queues is not None and queue not in self.queues:
             self.queues = self.queues | {queue}
@@ -135,6 +140,10 @@ class RemoteControlled:
         """These calls were revoked: they will not start here."""
         self._revoked = self._revoked.union(ids)
         self._keeper.ask("revokes")
+
+    def forget_revoked(self, task_id: str) -> None:
+        """This call is not revoked any more."""
+        self._revoked = self._revoked - {task_id}
 
     def note_revoked_stamps(self, headers: dict[str, Any]) -> None:
         """Calls with these stamps were revoked: they will not start here."""

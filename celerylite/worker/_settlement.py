@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps
 
-from celerylite import _clock
-from celerylite._message import Message
+from celerylite import _clock, states
+from celerylite._message import Message, to_text
 from celerylite._store import Delivery, Outgoing, ResultRow, RunRow, Settlement
 from celerylite.utils import uuid
 from celerylite.utils.log import get_logger
@@ -154,4 +154,5 @@ def _history(site: KeepsHistory, x: Execution) -> RunRow | None:
         finished_at=_clock.time(),
         state=x.state or "",
         error=repr(x.retval) if failed else None,
+        message=None if x.state == states.RETRY else to_text(x.delivery.message),
     )

@@ -182,6 +182,14 @@ def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
     return revoke(state, task_id, terminate=True, signal=signal)
 
 
+@control_command(visible=False)
+def retry_task(state: Any, task_id: str, **kwargs: Any) -> Any:
+    """Forget that a task was revoked: it is about to be sent again."""
+    worker_state.revoked.discard(task_id)
+    state.consumer.forget_revoked(task_id)
+    return ok("forgotten")
+
+
 @control_command(
     args=[("task_name", str), ("rate_limit", str)],
     signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>",

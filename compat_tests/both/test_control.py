@@ -1,0 +1,278 @@
+"""Remote control and inspection: what a worker answers while it is busy, and what it obeys."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+SubModule = Callable[[str], Any]
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """An event a task may wait for; opened at the end in any case."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def node(running_app: Any, submodule: SubModule) -> str:
+    """The name of the worker in this process."""
+    return str(submodule("utils.nodenames").anon_nodename())
+
+
+@pytest.fixture
+def inspect(running_app: Any) -> Any:
+    return running_app.control.inspect(timeout=5, limit=1)
+
+
+@pytest.fixture
+def blocked(running_app: Any, gate: threading.Event, journal: Any) -> Any:
+    """The result of a task that has begun and does not end."""
+
+    @running_app.task(name="control.blocks")
+    def blocks(*args: Any, **kwargs: Any) -> None:
+        journal.note("busy")
+        gate.wait(10)
+
+    result = blocks.delay(5, a=1)
+    journal.until("busy")
+    return result
+
+
+def _info(result: Any, node: str) -> dict[str, Any]:
+    return {
+        "id": result.id,
+        "name": "control.blocks",
+        "args": [5],
+        "kwargs": {"a": 1},
+        "type": "control.blocks",
+        "hostname": node,
+        "time_start": ANY,
+        "acknowledged": True,
+        "delivery_info": {"exchange": "", "routing_key": "celery", "priority": 0, "redelivered": False},
+        "worker_pid": ANY,
+    }
+
+
+def test_a_worker_answers_a_ping(running_app: Any, inspect: Any, node: str) -> None:
+    assert inspect.ping() == {node: {"ok": "pong"}}
+    assert running_app.control.ping(timeout=5, limit=1) == [{node: {"ok": "pong"}}]
+
+
+def test_a_running_task_is_described(inspect: Any, node: str, blocked: Any) -> None:
+    assert inspect.active() == {node: [_info(blocked, node)]}
+    assert inspect.active()[node][0]["time_start"] > 0
+
+
+def test_arguments_are_texts_when_that_is_safer(inspect: Any, node: str, blocked: Any) -> None:
+    (info,) = inspect.active(safe=True)[node]
+    assert (info["args"], info["kwargs"]) == ("(5,)", "{'a': 1}")
+
+
+def test_a_task_is_found_by_its_id(inspect: Any, node: str, blocked: Any) -> None:
+    assert inspect.query_task(blocked.id) == {node: {blocked.id: ["active", _info(blocked, node)]}}
+    assert inspect.query_task([blocked.id])[node][blocked.id][0] == "active"
+    assert inspect.query_task("nobody") == {node: {}}
+
+
+def test_a_call_with_an_eta_is_scheduled(running_app: Any, inspect: Any, node: str, journal: Any) -> None:
+    @running_app.task(name="control.later")
+    def later(x: int) -> None: ...
+
+    @running_app.task(name="control.first")
+    def first() -> None:
+        journal.note("came")
+
+    eta = datetime.now(UTC) + timedelta(seconds=600)
+    result = later.apply_async((1,), eta=eta)
+    first.delay()
+    journal.until("came")
+    (entry,) = inspect.scheduled()[node]
+    assert (entry["eta"], entry["priority"]) == (eta.isoformat(), 6)
+    assert entry["request"] == {
+        "id": result.id,
+        "name": "control.later",
+        "args": [1],
+        "kwargs": {},
+        "type": "control.later",
+        "hostname": ANY,
+        "time_start": None,
+        "acknowledged": False,
+        "delivery_info": {"exchange": "", "routing_key": "celery", "priority": 0, "redelivered": False},
+        "worker_pid": None,
+    }
+
+
+def test_queues_are_described(inspect: Any, node: str) -> None:
+    (queue,) = inspect.active_queues()[node]
+    assert (queue["name"], queue["routing_key"], queue["exchange"]["name"]) == ("celery", "celery", "celery")
+    assert queue["exchange"]["type"] == "direct"
+
+
+def test_tasks_are_listed_with_their_attributes(running_app: Any, inspect: Any, node: str) -> None:
+    @running_app.task(name="control.limited", rate_limit="10/m")
+    def limited() -> None: ...
+
+    assert "control.limited [rate_limit=10/m]" in inspect.registered()[node]
+    assert all(re.fullmatch(r"\S+ \[name=\S+\]", line) for line in inspect.registered("name")[node])
+
+
+def test_statistics_are_of_this_process(inspect: Any, node: str, blocked: Any) -> None:
+    stats = inspect.stats()[node]
+    assert stats["pid"] == os.getpid()
+    assert stats["total"]["control.blocks"] >= 1
+    assert stats["pool"]["max-concurrency"] == 4
+    assert {"clock", "uptime", "broker", "prefetch_count", "rusage"} <= set(stats)
+
+
+def test_settings_and_clock_and_report_are_told(inspect: Any, node: str) -> None:
+    assert "accept_content" in inspect.conf(with_defaults=True)[node]
+    assert inspect.clock()[node]["clock"] > 0
+    assert "software -> celery:" in inspect.report()[node]["ok"]
+
+
+def test_a_single_destination_gives_its_reply_alone(running_app: Any, node: str) -> None:
+    asked = running_app.control.inspect(destination=[node], timeout=5)
+    assert asked.ping() == {node: {"ok": "pong"}}
+
+
+def test_nobody_else_answers(running_app: Any) -> None:
+    assert running_app.control.inspect(destination=["other@host"], timeout=0.05).ping() is None
+
+
+def test_a_pattern_chooses_nodes(running_app: Any, node: str) -> None:
+    asked = running_app.control.inspect(
+        pattern=f"*@{node.partition('@')[2]}", matcher="glob", timeout=5, limit=1
+    )
+    assert asked.ping() == {node: {"ok": "pong"}}
+    asked = running_app.control.inspect(pattern="nobody@*", matcher="glob", timeout=0.05)
+    assert not asked.ping()
+
+
+def test_each_reply_is_given_to_the_callback(running_app: Any, node: str) -> None:
+    replies: list[Any] = []
+    running_app.control.inspect(callback=replies.append, timeout=5, limit=1).ping()
+    assert replies == [{node: {"ok": "pong"}}]
+
+
+def test_a_rate_limit_is_set_at_run_time(running_app: Any, node: str) -> None:
+    @running_app.task(name="control.rated")
+    def rated() -> None: ...
+
+    ask = {"reply": True, "limit": 1, "timeout": 5}
+    reply = running_app.control.rate_limit("control.rated", "7/m", **ask)
+    assert reply == [{node: {"ok": "new rate limit set successfully"}}]
+    assert rated.rate_limit == "7/m"
+    assert running_app.control.rate_limit("nobody", "7/m", **ask) == [{node: {"error": "unknown task"}}]
+    (answer,) = running_app.control.rate_limit("control.rated", "seven", **ask)
+    assert answer[node]["error"].startswith("Invalid rate limit string")
+
+
+def test_time_limits_are_set_at_run_time(running_app: Any, node: str) -> None:
+    @running_app.task(name="control.timed")
+    def timed() -> None: ...
+
+    reply = running_app.control.time_limit("control.timed", soft=3, hard=5, reply=True, limit=1, timeout=5)
+    assert reply == [{node: {"ok": "time limits set successfully"}}]
+    assert (timed.soft_time_limit, timed.time_limit) == (3, 5)
+
+
+def test_events_are_switched_on_and_off(app: Any, start_worker: Any) -> None:
+    control = app.control
+
+    def answer(ask: Callable[..., Any]) -> Any:
+        ((reply,),) = [one.values() for one in ask(reply=True, limit=1, timeout=5)]
+        return reply
+
+    with start_worker(app, without_heartbeat=False):
+        assert answer(control.enable_events) == {"ok": "task events enabled"}
+        assert answer(control.enable_events) == {"ok": "task events already enabled"}
+        assert answer(control.disable_events) == {"ok": "task events disabled"}
+        assert answer(control.disable_events) == {"ok": "task events already disabled"}
+
+
+def test_a_command_that_fails_is_an_error_in_the_reply(running_app: Any, node: str) -> None:
+    (reply,) = running_app.control.broadcast("nothing_of_the_sort", reply=True, limit=1, timeout=5)
+    assert reply[node]["error"].startswith("KeyError")
+    assert running_app.control.inspect(timeout=5, limit=1).ping() == {node: {"ok": "pong"}}
+
+
+def test_programs_add_commands_of_their_own(running_app: Any, node: str, submodule: SubModule) -> None:
+    panel = submodule("worker.control")
+
+    @panel.inspect_command(signature="[n=1]", args=[("n", int)])
+    def answer_of_ours(state: Any, n: int = 1) -> Any:
+        """Tell something."""
+        return {"app": state.app.main, "host": state.hostname, "n": n}
+
+    try:
+        reply = running_app.control.broadcast("answer_of_ours", {"n": 3}, reply=True, limit=1, timeout=5)
+        assert reply == [{node: {"app": running_app.main, "host": node, "n": 3}}]
+        meta = panel.Panel.meta["answer_of_ours"]
+        assert (meta.type, meta.help, meta.signature) == ("inspect", "Tell something.", "[n=1]")
+    finally:
+        del panel.Panel.data["answer_of_ours"], panel.Panel.meta["answer_of_ours"]
+
+
+def test_a_revoked_id_is_told_and_known_to_the_worker(
+    running_app: Any, inspect: Any, node: str, submodule: SubModule
+) -> None:
+    (reply,) = running_app.control.revoke("some-id", reply=True, limit=1, timeout=5)
+    assert reply == {node: {"ok": "tasks {'some-id'} flagged as revoked"}}
+    assert "some-id" in inspect.revoked()[node]
+    assert "some-id" in submodule("worker.state").revoked
+
+
+def test_calls_with_a_revoked_stamp_do_not_run(
+    running_app: Any, blocked: Any, gate: threading.Event, submodule: SubModule
+) -> None:
+    state, exceptions = submodule("worker.state"), submodule("exceptions")
+
+    class Stamps(submodule("canvas").StampingVisitor):  # type: ignore[misc]
+        def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
+            return {"batch": "17", "stamped_headers": ["batch"]}
+
+    @running_app.task(name="control.stamped")
+    def stamped() -> None: ...
+
+    try:
+        running_app.control.revoke_by_stamped_headers({"batch": ["17"]}, reply=True, limit=1, timeout=5)
+        call = stamped.si()
+        call.stamp(Stamps())
+        with pytest.raises(exceptions.TaskRevokedError):
+            call.delay().get(timeout=10)
+        assert state.revoked_stamps["batch"] == ["17"]
+    finally:
+        state.revoked_stamps.clear()
+
+
+def test_the_state_of_the_worker_counts_and_lists(
+    running_app: Any, blocked: Any, submodule: SubModule
+) -> None:
+    state = submodule("worker.state")
+    assert blocked.id in {request.id for request in state.active_requests}
+    assert state.total_count["control.blocks"] >= 1
+    assert state.should_stop in (None, False)
+
+
+def test_replies_from_one_name_twice_are_a_warning(submodule: SubModule) -> None:
+    control, exceptions = submodule("app.control"), submodule("exceptions")
+    with pytest.warns(
+        exceptions.DuplicateNodenameWarning, match="Received multiple replies from node name: a@b"
+    ):
+        assert control.flatten_reply([{"a@b": 1}, {"a@b": 2}, {"c@d": 3}]) == {"a@b": 2, "c@d": 3}
+
+
+def test_a_durable_queue_cannot_be_exclusive(new_app: Callable[..., Any], submodule: SubModule) -> None:
+    app = new_app(control_queue_durable=True, control_queue_exclusive=True)
+    with pytest.raises(submodule("exceptions").ImproperlyConfigured, match="cannot both be True"):
+        _ = app.control

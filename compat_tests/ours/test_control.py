@@ -1,0 +1,314 @@
+"""Remote control between processes: everybody alive answers, the silent are named, what is durable lasts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celerylite import Celery
+from celerylite.bin.celery import main_for_app
+from celerylite.exceptions import CeleryCommandException, TaskRevokedError
+from compat_tests.ours.runtime_fixtures import DEADLINE_S, PRELUDE, ROOT, MakeApp, Program, StartProgram
+from compat_tests.ours.store_fixtures import make_url
+
+WORKER = r"""
+@app.task(name="add")
+def add(x, y):
+    say("ran", x, y)
+    return x + y
+
+@app.task(name="fails")
+def fails(x):
+    say("failed", x)
+    raise LookupError(x)
+
+@app.task(name="blocks")
+def blocks():
+    say("busy")
+    threading.Event().wait(30)
+
+app.start_runtime(hostname=sys.argv[1])
+say("ready")
+sys.stdin.readline()
+app.close()
+"""
+
+
+@pytest.fixture
+def asker(make_app: MakeApp) -> Celery:
+    """An app that only asks and sends: it runs nothing."""
+    return make_app(celerylite_runtime=False)
+
+
+def test_every_process_answers_and_one_that_only_publishes_does_not(
+    asker: Celery, start_program: StartProgram
+) -> None:
+    programs = [start_program(WORKER, name, name=f"program_{name[0]}") for name in ("a@here", "b@here")]
+    for program in programs:
+        program.until("ready")
+    asked = asker.control.inspect(timeout=DEADLINE_S)
+    assert asked.ping() == {"a@here": {"ok": "pong"}, "b@here": {"ok": "pong"}}
+    assert asked.silent == ()
+    assert asker.control.inspect(destination=["b@here"], timeout=DEADLINE_S).ping() == {
+        "b@here": {"ok": "pong"}
+    }
+    assert {reply[node]["pid"] for reply in [asked.stats()] for node in reply} == {
+        program.process.pid for program in programs
+    }
+
+
+def test_an_answer_comes_while_every_thread_is_busy(asker: Celery, start_program: StartProgram) -> None:
+    program = start_program("app.conf.worker_concurrency = 1\n" + WORKER, "a@here")
+    program.until("ready")
+    result = asker.send_task("blocks")
+    program.until("busy")
+    (info,) = asker.control.inspect(timeout=DEADLINE_S).active()["a@here"]
+    assert (info["id"], info["worker_pid"]) == (result.id, program.process.pid)
+    asker.control.terminate(result.id)
+    with pytest.raises(Exception, match="terminated"):
+        result.get(timeout=DEADLINE_S)
+
+
+def test_a_process_that_lives_and_does_not_answer_is_named(
+    asker: Celery, start_program: StartProgram, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = start_program(WORKER, "a@here")
+    program.until("ready")
+    os.kill(program.process.pid, signal.SIGSTOP)
+    try:
+        asked = asker.control.inspect(timeout=0.3)
+        assert asked.ping() is None
+        assert asked.silent == ("a@here",)
+        assert "no reply to 'ping' in time from a@here" in caplog.text
+    finally:
+        os.kill(program.process.pid, signal.SIGCONT)
+
+
+def test_a_process_that_was_killed_is_not_waited_for(asker: Celery, start_program: StartProgram) -> None:
+    program = start_program(WORKER, "a@here")
+    program.until("ready")
+    program.kill()
+    # A timeout that the test could not bear, were it waited for.
+    asked = asker.control.inspect(timeout=600)
+    assert (asked.ping(), asked.silent) == (None, ())
+
+
+def test_processes_that_nobody_named_are_told_apart(asker: Celery, start_program: StartProgram) -> None:
+    code = WORKER.replace("hostname=sys.argv[1]", "")
+    for name in ("one", "two"):
+        start_program(code, name=name).until("ready")
+    assert len(asker.control.inspect(timeout=DEADLINE_S).ping()) == 2
+
+
+def test_a_paused_queue_waits_until_it_is_resumed_also_in_processes_that_start_later(
+    asker: Celery, start_program: StartProgram
+) -> None:
+    asker.control.pause_queue("celery")
+    program = start_program(WORKER, "a@here")
+    program.until("ready")
+    result = asker.send_task("add", (1, 2))
+    assert asker.control.inspect(timeout=DEADLINE_S).active_queues() == {"a@here": []}
+    assert asker.store.queue_lengths() == {"celery": 1}
+    assert asker.control.paused_queues() == {"celery"}
+    asker.control.resume_queue("celery")
+    assert result.get(timeout=DEADLINE_S) == 3
+    assert asker.control.paused_queues() == set()
+
+
+def test_consumers_are_cancelled_and_added_while_a_process_lives(
+    asker: Celery, start_program: StartProgram
+) -> None:
+    program = start_program(WORKER, "a@here")
+    program.until("ready")
+    ask = {"reply": True, "timeout": DEADLINE_S}
+    assert asker.control.cancel_consumer("celery", **ask) == [
+        {"a@here": {"ok": "no longer consuming from celery"}}
+    ]
+    result = asker.send_task("add", (1, 2))
+    assert asker.store.queue_lengths() == {"celery": 1}
+    assert asker.control.add_consumer("celery", **ask) == [{"a@here": {"ok": "add consumer celery"}}]
+    assert result.get(timeout=DEADLINE_S) == 3
+
+
+def test_the_pool_grows_and_shrinks(file_app: Celery) -> None:
+    file_app.start_runtime(concurrency=2, hostname="a@here")
+    control = file_app.control
+    assert control.pool_grow(2, reply=True) == [{"a@here": {"ok": "pool will grow"}}]
+    assert control.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 4
+    control.pool_shrink(3)
+    assert control.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 1
+    (reply,) = control.autoscale(3, 1, reply=True)
+    assert reply == {"a@here": {"error": "ValueError('Autoscale not enabled')"}}
+
+
+def test_a_program_that_is_shut_down_runs_no_more_and_still_publishes(
+    asker: Celery, start_program: StartProgram
+) -> None:
+    program = start_program(
+        WORKER.replace("sys.stdin.readline()", "sys.stdin.readline()\nadd.delay(1, 1)\nsay('sent')"), "a@here"
+    )
+    program.until("ready")
+    assert asker.control.shutdown(reply=True, timeout=DEADLINE_S) == [{"a@here": {"ok": "shutting down"}}]
+    stopped = threading.Event()
+    unsubscribe = asker.store.on_letters(lambda: None)
+    while asker.store.workers():
+        stopped.wait(0.01)
+    unsubscribe()
+    program.tell()
+    program.until("sent")
+    assert program.end() == 0
+    assert asker.store.queue_lengths() == {"celery": 1}
+
+
+def test_a_failed_call_is_sent_again_with_its_arguments_and_keeps_its_history(file_app: Celery) -> None:
+    given: list[Any] = []
+
+    @file_app.task(name="flaky")
+    def flaky(x: int, *, y: list[int]) -> int:
+        given.append((x, y))
+        if len(given) == 1:
+            raise LookupError("first")
+        return x
+
+    result = flaky.delay(1, y=[2])
+    with pytest.raises(LookupError):
+        result.get(timeout=DEADLINE_S)
+    again = file_app.control.retry_task(result.id)
+    assert (again.id, again.get(timeout=DEADLINE_S)) == (result.id, 1)
+    assert given == [(1, [2])] * 2
+    assert [run.state for run in file_app.store.runs(result.id)] == ["FAILURE", "SUCCESS"]
+    file_app.control.retry_task(result.id).get(timeout=DEADLINE_S)
+    assert len(given) == 3
+
+
+def test_a_revoked_call_runs_when_it_is_sent_again(file_app: Celery) -> None:
+    @file_app.task(name="waits")
+    def waits(x: int) -> int:
+        return x
+
+    file_app.control.revoke("the-one")
+    result = waits.apply_async((7,), task_id="the-one")
+    with pytest.raises(Exception, match="revoked"):
+        result.get(timeout=DEADLINE_S)
+    assert file_app.control.retry_task("the-one").get(timeout=DEADLINE_S) == 7
+
+
+def test_a_call_that_nobody_knows_or_that_waits_is_not_sent_again(file_app: Celery) -> None:
+    @file_app.task(name="later")
+    def later() -> None: ...
+
+    with pytest.raises(LookupError, match="in the history"):
+        file_app.control.retry_task("nobody")
+    later.apply_async(task_id="one").get(timeout=DEADLINE_S)
+    later.apply_async(task_id="one", countdown=600)
+    with pytest.raises(ValueError, match="expected a call that has ended"):
+        file_app.control.retry_task("one")
+
+
+# -- the whole, from a second process, on each database ---------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of each kind; servers only where one listens."""
+    yield from make_url(request.param, tmp_path)
+
+
+@pytest.fixture
+def driver(url: str) -> Iterator[Celery]:
+    """The second process: this one, which runs nothing itself."""
+    app = Celery("driver", backend=f"db+{url}")
+    app.conf.celerylite_runtime = False
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def start_node(url: str, tmp_path: Path) -> Iterator[Callable[[str], Program]]:
+    """Start a program that runs tasks, by its node name."""
+    programs: list[Program] = []
+
+    def start(node: str) -> Program:
+        file = tmp_path / "controlled.py"
+        file.write_text(PRELUDE + WORKER)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("CELERY")}
+        environment |= {"PYTHONPATH": str(ROOT), "CELERYLITE_DATABASE": url}
+        process = subprocess.Popen(
+            [sys.executable, str(file), node],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        programs.append(Program(process))
+        programs[-1].until("ready")
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.close()
+
+
+def _say(app: Celery, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What the command line prints."""
+    capsys.readouterr()
+    main_for_app(app, ["--no-color", *words])
+    return capsys.readouterr().out
+
+
+def test_an_operator_drives_a_running_app_from_a_second_process(
+    driver: Celery, start_node: Callable[[str], Program], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, third = start_node("first@here"), start_node("third@here")
+    say = partial(_say, driver, capsys)
+    patient = ("-t", str(DEADLINE_S))
+    nodes = json.loads(say("status", "--json", *patient))
+    assert nodes == {"first@here": {"ok": "pong"}, "third@here": {"ok": "pong"}}
+
+    assert (
+        say("control", *patient, "rate_limit", "add", "100/s").count("new rate limit set successfully") == 2
+    )
+    assert "add [rate_limit=100/s]" in json.loads(say("inspect", "-j", *patient, "registered"))["first@here"]
+
+    say("control", "pause_queue", "celery")
+    waiting, revoked = driver.send_task("add", (1, 2)), driver.send_task("add", (3, 4))
+    third.kill()
+    assert list(json.loads(say("status", "--json", *patient))) == ["first@here"]
+    assert revoked.id in say("control", *patient, "revoke", revoked.id)
+    assert json.loads(say("inspect", "-j", *patient, "revoked")) == {"first@here": [revoked.id]}
+    assert driver.store.queue_lengths() == {"celery": 2}
+
+    say("control", "resume_queue", "celery")
+    assert waiting.get(timeout=DEADLINE_S) == 3
+    with pytest.raises(TaskRevokedError):
+        revoked.get(timeout=DEADLINE_S)
+
+    failed = driver.send_task("fails", (5,))
+    first.until("failed 5")
+    with pytest.raises(LookupError):
+        failed.get(timeout=DEADLINE_S)
+    assert say("control", "retry_task", failed.id) == f"sent again: {failed.id}\n"
+    first.until("failed 5")
+
+    running = driver.send_task("blocks")
+    first.until("busy")
+    assert running.id in say("control", *patient, "terminate", "TERM", running.id)
+    with pytest.raises(TaskRevokedError):
+        running.get(timeout=DEADLINE_S)
+
+    assert "shutting down" in say("control", *patient, "shutdown")
+    first.tell()
+    assert first.end() == 0
+    with pytest.raises(CeleryCommandException, match="No nodes replied"):
+        say("status")
