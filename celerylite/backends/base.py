@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kombu.serialization import prepare_accept_content
 from kombu.serialization import registry as serializer_registry
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
+from kombu.utils.url import maybe_sanitize_url
 
 from celerylite import _clock, _state, states
 from celerylite.backends._codec import Codec
@@ -137,7 +138,10 @@ class Backend(Codec):
 
     def as_uri(self, include_password: bool = False) -> str | None:
         """The URL of the backend, without its password unless asked for."""
-        return self.url
+        if include_password or self.url is None:
+            return self.url
+        url = str(maybe_sanitize_url(self.url))
+        return url[:-1] if url.endswith(":///") else url
 
     # -- writing ---------------------------------------------------------------------------------------
 
