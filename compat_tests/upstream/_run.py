@@ -88,7 +88,8 @@ def _servers(environment: Environment, path: str, scratch: Path, stack: ExitStac
     if not path.startswith("t/integration/"):
         return {}
     port = stack.enter_context(note_pad())
-    notes = {"REDIS_HOST": "localhost", "REDIS_PORT": str(port)}
+    # As where Celery runs these tests: some of them look at what the worker logs.
+    notes = {"REDIS_HOST": "localhost", "REDIS_PORT": str(port), "WORKER_LOGLEVEL": "INFO"}
     if environment.lib == "celery":
         url = f"redis://localhost:{port}/0"
         return {**notes, "TEST_BROKER": url, "TEST_BACKEND": url}
