@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run, print the account; 0 when the contract was kept."""
     options = _parser().parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Whoever ends a run ends its processes too, and drops its database.
+        signal.signal(number, lambda *_: sys.exit(2))
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     database = open_database(options.database, directory)
     print(f"chaos on {options.database} for {options.minutes:g} min, seed {options.seed}", flush=True)
