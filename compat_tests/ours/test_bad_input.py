@@ -275,6 +275,7 @@ def test_a_task_that_nobody_knows_fails_visibly(
     with pytest.raises(NotRegistered, match=r"project\.tasks\.renamed"):
         result.get(timeout=DEADLINE_S)
     assert result.state == states.FAILURE
+    app.stop_runtime()  # the log follows the commit
     assert "Received unregistered task of type 'project.tasks.renamed'." in caplog.text
     assert "Import the module that defines it" in caplog.text
 
@@ -293,6 +294,7 @@ def test_a_content_type_that_is_not_accepted_fails_visibly(
     app.start_runtime()
     with pytest.raises(ContentDisallowed, match="pickle"):
         result.get(timeout=DEADLINE_S)
+    app.stop_runtime()  # the log follows the commit
     assert f"Task work[{result.id}] is kept as a FAILURE" in caplog.text
 
 
