@@ -81,6 +81,9 @@ class Execution:
     #: Another thread decided the outcome (time limit, termination); what this one finds is discarded.
     abandoned: bool = False
 
+    #: It takes one of the runtime's places; others are concluded beside them.
+    has_place: bool = True
+
     #: What leaves together with the outcome.
     outbox: Outbox = field(default_factory=Outbox)
     #: Rows of the app's database, or `PendingResult`s of a backend of the user's own.

@@ -32,7 +32,7 @@ def conclude_lost(runtime: Runtime, delivery: Delivery) -> None:
     if delivery.message.name == _settlement.CHORD_BODY:
         deliver_again(runtime, delivery)
         return
-    x = runtime.execution(delivery)
+    x = runtime.execution(delivery, has_place=False)
     copy_context().run(_conclude, runtime, x, delivery)
 
 

@@ -28,7 +28,8 @@ class ThreadPool:
         self._mutex = threading.Lock()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
+        #: Jobs that were given and have not ended.
+        self._unfinished = 0
         self._started = 0
         self._stopped = False
 
@@ -47,21 +48,21 @@ class ThreadPool:
 
     def _has_thread_for_one_more(self) -> bool:
         with self._mutex:
-            if self._idle > 0:
-                self._idle -= 1
-                return True
-            grown = len(self._threads) < self._limit and self._grow()
-            return grown or bool(self._threads)
+            self._unfinished += 1
+            # Not "is one idle": a job that had to wait for a thread is taken by one that was never idle.
+            if len(self._threads) < min(self._unfinished, self._limit):
+                self._grow()
+            self._unfinished -= not self._threads
+            return bool(self._threads)
 
-    def _grow(self) -> bool:
+    def _grow(self) -> None:
         self._started += 1
         thread = threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            return False  # No new threads at interpreter shutdown (Python 3.12).
+            return  # No new threads at interpreter shutdown (Python 3.12).
         self._threads.add(thread)
-        return True
 
     def replace_one(self) -> None:
         """Allow one thread more: one of them was given up and does not count any more."""
@@ -80,7 +81,9 @@ class ThreadPool:
         while True:
             job = self._jobs.get()
             if job is None:
-                break
+                if self._is_surplus():
+                    return
+                continue
             try:
                 job()
             except BaseException:
@@ -90,9 +93,15 @@ class ThreadPool:
                 )
             del job
             with self._mutex:
-                self._idle += 1
+                self._unfinished -= 1
+
+    def _is_surplus(self) -> bool:
+        """Whether this thread is to end; then it does not count any more."""
         with self._mutex:
-            self._threads.discard(threading.current_thread())
+            surplus = self._stopped or len(self._threads) > self._limit
+            if surplus:
+                self._threads.discard(threading.current_thread())
+            return surplus
 
     def stop(self, timeout: float = 5.0) -> bool:
         """End the threads after what they do now; False when one did not end in `timeout` seconds."""

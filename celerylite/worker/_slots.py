@@ -102,23 +102,26 @@ class Slots:
         with self._mutex:
             if not self._held[kind] or self._closed or not self._take(kind):
                 return None
-            delivery = self._pop_allowed(kind, allowed)
-            if delivery is None:
-                self._give(kind)
+            delivery = None
+            try:
+                delivery = self._pop_allowed(kind, allowed)
+            finally:
+                if delivery is None:
+                    self._give(kind)
             return delivery
 
     def _pop_allowed(self, kind: Kind, allowed: Callable[[Delivery], bool]) -> Delivery | None:
         passed: list[tuple[int, int, Delivery]] = []
         found = None
         held = self._held[kind]
-        while held and found is None:
-            entry = heapq.heappop(held)
-            if allowed(entry[2]):
-                found = entry[2]
-            else:
-                passed.append(entry)
-        for entry in passed:
-            heapq.heappush(held, entry)
+        try:
+            while held and found is None:
+                passed.append(heapq.heappop(held))
+                if allowed(passed[-1][2]):
+                    found = passed.pop()[2]
+        finally:
+            for entry in passed:
+                heapq.heappush(held, entry)
         return found
 
     def release(self, kind: Kind) -> bool:
