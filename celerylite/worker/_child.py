@@ -82,6 +82,8 @@ def _set_up(app: Celery, hostname: str) -> None:
     if os.environ.get("CELERY_LOG_REDIRECT"):
         level = os.environ.get("CELERY_LOG_REDIRECT_LEVEL") or None
         app.log.redirect_stdouts_to_logger(get_logger("celery.redirected"), loglevel=level)
+    # The parent has said which database is used.
+    get_logger("celerylite.app._database").disabled = True
     signals.worker_process_init.send(sender=hostname)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterable
 from pathlib import Path
 
 from celerylite import Celery
@@ -24,6 +25,19 @@ def gone(pid: int) -> bool:
     finally:
         os.close(descriptor)
     return bool(ended)
+
+
+def is_any_gone(pids: Iterable[int]) -> bool:
+    """Wait for the end of one of several processes; False if it does not come."""
+    descriptors: list[int] = []
+    try:
+        descriptors.extend(map(os.pidfd_open, pids))
+        return bool(select.select(descriptors, [], [], DEADLINE_S)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def children_of(app: Celery) -> list[int]:

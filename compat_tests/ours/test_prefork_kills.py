@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import signal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from celerylite import Celery, signals, states
 from celerylite.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
-from compat_tests.ours.prefork_fixtures import TWO_CHILDREN, Notes, children_of, gone
+from compat_tests.ours.prefork_fixtures import TWO_CHILDREN, Notes, children_of, gone, is_any_gone
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp, StartProgram
 
 HERE = os.getpid()
@@ -287,6 +288,38 @@ def test_a_child_that_does_not_start_in_time_is_replaced(
     assert str(app.task(pid).delay().get(timeout=DEADLINE_S)) == notes.lines[1]
     assert "Timed out waiting for UP message from ForkPoolWorker-1" in caplog.text
     assert gone(int(notes.lines[0]))
+
+
+def test_children_that_idle_leave_where_only_single_tasks_need_them(
+    file_app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("celerylite.worker._prefork"), "_IDLE_S", 0.2)
+    to_first, to_second = os.pipe(), os.pipe()
+
+    @file_app.task(pool="prefork")
+    def meet(mine: int, other: int) -> int:
+        os.write(other, b"x")
+        os.read(mine, 1)
+        return os.getpid()
+
+    calls = [meet.delay(to_first[0], to_second[1]), meet.delay(to_second[0], to_first[1])]
+    pids = [call.get(timeout=DEADLINE_S) for call in calls]
+    # One stays; which, is no matter.
+    assert is_any_gone(pids)
+    for end in (*to_first, *to_second):
+        os.close(end)
+
+
+def test_a_template_that_dies_is_replaced(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    @app.task
+    def kills_its_template() -> None:
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+
+    with pytest.raises(WorkerLostError, match="SIGKILL"):
+        kills_its_template.delay().get(timeout=DEADLINE_S)
+    assert "the template of the child processes is gone" in caplog.text
+    assert app.task(name="next")(pid).delay().get(timeout=DEADLINE_S) != HERE
 
 
 # -- the end of the runtime ----------------------------------------------------------------------------------
