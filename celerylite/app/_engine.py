@@ -300,9 +300,12 @@ class Engine:
         end = _clock.monotonic() + float(self.conf.celerylite_exit_grace)
         try:
             if not self._is_shared(runtime):
-                runtime.drain(float(self.conf.celerylite_exit_grace))
+                _finish_published(runtime, float(self.conf.celerylite_exit_grace))
+        except KeyboardInterrupt:
+            logger.warning("at exit: interrupted; what waits is in the database and runs at the next start")
+            end = 0.0
         except Exception as exc:
-            logger.warning("at exit: %s; what is left is in the database and runs at the next start", exc)
+            logger.warning("at exit: %s; what waits is in the database and runs at the next start", exc)
         # What waits goes to others; what runs here has the time that is left.
         self.stop_runtime(max(0.0, end - _clock.monotonic()))
         self._close_engine()
@@ -331,6 +334,9 @@ class Engine:
         app.on_after_fork.send(sender=app)
 
 
+#: Seconds that the end of a program may take before it says what it waits for.
+_PATIENCE_S = 1.0
+
 #: Every app of the process, for what has to be done after a fork.
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -348,6 +354,18 @@ def _finish_at_exit(engine: weakref.ref[Engine]) -> None:
     alive = engine()
     if alive is not None:
         alive._finish_at_exit()
+
+
+def _finish_published(runtime: Runtime, grace: float) -> None:
+    """Let the runtime finish what waits and runs; raises TimeoutError after `grace` seconds."""
+    try:
+        runtime.drain(min(grace, _PATIENCE_S))
+    except TimeoutError:
+        if grace <= _PATIENCE_S:
+            raise
+        left = grace - _PATIENCE_S
+        logger.warning("at exit: finishing what was published, up to %.0f s more; Ctrl-C ends the wait", left)
+        runtime.drain(left)
 
 
 def _joins_transaction(connection: Any) -> bool:
