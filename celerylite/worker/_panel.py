@@ -27,7 +27,7 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from celerylite.worker import Runtime
 
-__all__ = ("Autoscaler", "Consumer", "make_state")
+__all__ = ("Autoscaler", "Consumer", "make_state", "stats_of")
 
 #: How many of the waiting messages are looked at for those that wait for their time.
 _LOOKED_AT = 10_000
@@ -188,6 +188,11 @@ class Consumer:
         queues, runtime = self.app.amqp.queues, self._runtime
         names = list(queues) if runtime.queues is None else sorted(runtime.queues)
         return [queues[name] for name in names if runtime.takes_from(name)]
+
+
+def stats_of(runtime: Runtime) -> dict[str, Any]:
+    """What `inspect.stats()` answers for a runtime."""
+    return _Controller(runtime).stats()
 
 
 class _Pool:

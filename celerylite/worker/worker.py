@@ -19,6 +19,7 @@ from celerylite.utils.log import get_logger, mlevel
 from celerylite.utils.nodenames import default_nodename, worker_direct
 from celerylite.utils.text import str_to_list
 from celerylite.worker._kinds import available_cpus, chosen_pool, is_prefork
+from celerylite.worker._panel import Autoscaler, stats_of
 
 __all__ = ("WorkController",)
 
@@ -69,6 +70,8 @@ class WorkController:
     pidlock: Any = None
     #: What takes and runs the messages, once it is started.
     runtime: Any = None
+    #: The bounds of the pool, where they were given; remote control changes them.
+    autoscaler: Any = None
 
     def __init__(self, app: Any = None, hostname: str | None = None, **kwargs: Any) -> None:
         self.app = app or self.app
@@ -206,6 +209,8 @@ class WorkController:
             pool=self.pool_cls,
             least_processes=self.autoscale[1] if self.autoscale else None,
         )
+        if self.autoscale:
+            self.autoscaler = Autoscaler.of(self.runtime, self.autoscale)
         self.ready_callback(self)
 
     def _wait(self) -> None:
@@ -273,6 +278,11 @@ class WorkController:
             elif reload:
                 logger.debug("reloading module %s", name)
                 reload_from_cwd(sys.modules[name], reloader)
+
+    def stats(self) -> dict[str, Any]:
+        """What `inspect.stats()` answers, once it is started."""
+        answered: dict[str, Any] = {} if self.runtime is None else stats_of(self.runtime)
+        return answered
 
     def info(self) -> dict[str, Any]:
         uptime = _clock.utcnow() - self.startup_time
