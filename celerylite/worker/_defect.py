@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celerylite import _clock, states
+from celerylite import _clock, _workflow, states
+from celerylite._message import decode_body
 from celerylite._store import ClaimLost, Delivery
 from celerylite.utils.log import get_logger
 from celerylite.utils.serialization import get_pickleable_exception
 from celerylite.worker import _settlement
+from celerylite.worker._execution import request_of
 from celerylite.worker._lost import MAX_DELIVERIES
 
 if TYPE_CHECKING:
@@ -47,8 +49,23 @@ def _fail(runtime: Runtime, delivery: Delivery, exc: BaseException) -> None:
     backend = runtime.app.backend
     safe = get_pickleable_exception(exc) if isinstance(exc, Exception) else RuntimeError(repr(exc))
     row = backend.result_row(delivery.message.id, safe, states.FAILURE, traceback=None, request=None)
-    if hasattr(row, "save"):
-        row.save()  # A backend of the user's own.
-        _settlement.commit(runtime, delivery)
-    else:
-        _settlement.commit(runtime, delivery, results=(row,))
+    failed = _what_follows(runtime, delivery, safe)
+    _settlement.commit(
+        runtime, delivery, results=(row, *failed.results), chord_parts=tuple(failed.chord_parts)
+    )
+
+
+def _what_follows(runtime: Runtime, delivery: Delivery, exc: Exception) -> _workflow.Failed:
+    """The rest of the chain and the chord fail too: nobody else would ever tell them."""
+    failed = _workflow.Failed()
+    try:
+        body = decode_body(delivery.message, runtime.app.amqp.accept_content)
+        request = request_of(delivery, runtime.hostname)
+        request.update(body.embed, args=body.args, kwargs=body.kwargs)
+        # Errbacks are code of the user's: one of them may be what failed.
+        failed.add(_workflow.follow_failure(runtime.app, request, exc, None, call_errbacks=False))
+        part = _workflow.chord_part(runtime.app, request, states.FAILURE, exc)
+        failed.chord_parts.extend([part] if part is not None else [])
+    except Exception:
+        logger.warning("what follows %s could not be found out", delivery.message.id, exc_info=True)
+    return failed

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from kombu import Connection
 from kombu.exceptions import ContentDisallowed, EncodeError
 
-from celerylite import Celery, states
+from celerylite import Celery, chain, chord, states
 from celerylite.exceptions import (
+    ChordError,
     ImproperlyConfigured,
     InvalidTaskError,
     NotRegistered,
@@ -425,6 +426,27 @@ def test_a_defect_in_the_steps_costs_no_place_and_leaves_nothing_pending(
         assert states_of(database)[result.id] == "FAILURE"
         assert f"a defect with {result.id}" in caplog.text
     assert rows(database, "select * from celerylite_messages") == []
+
+
+def test_a_defect_in_the_steps_fails_what_follows_too(make_app: MakeApp) -> None:
+    app = make_app()
+
+    @app.task(name="work")
+    def work(before: Any = None) -> str:
+        return "ran"
+
+    @app.task(name="sound")
+    def sound(before: Any = None) -> str:
+        return "ran"
+
+    class Broken(type(app.backend)):  # type: ignore[misc]
+        def result_row(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+            raise LookupError(f"a defect with {task_id}")
+
+    work.backend = Broken(app=app)
+    for last in (chain(work.s(), sound.s(), sound.s())(), chord([work.s(), sound.s()])(sound.s())):
+        with pytest.raises((LookupError, ChordError), match="a defect"):
+            last.get(timeout=DEADLINE_S)
 
 
 # -- settings --------------------------------------------------------------------------------------------
