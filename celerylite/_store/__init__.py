@@ -337,8 +337,8 @@ class Store(ABC):
         """Take up to `limit` READY messages, highest priority first, oldest first within one.
 
         What has come due is made READY before. The first `running` deliveries are RUNNING at once, the rest
-        CLAIMED. `queues` None takes from all, `names` None tasks of every name. Two callers never get the same message. `owner` must have
-        joined, or `rescue` of another process takes its messages for orphans.
+        CLAIMED. `queues` None takes from all, `names` None tasks of every name. Two callers never get the
+        same message. `owner` must have joined, or `rescue` of another process takes its messages for orphans.
         """
 
     @abstractmethod

@@ -651,18 +651,21 @@ def payloads(changes: Changes, sender: str = "") -> dict[str, str]:
     return found
 
 
+_CORRECT_IT = "correct result_backend, database_url or the variable CELERYLITE_DATABASE"
+
+
 def _parse(url: str) -> sa.URL:
     text = url.removeprefix("db+")
     try:
         parsed = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError) as error:
         raise ImproperlyConfigured(
-            f"database: expected a URL such as 'sqlite:///jobs.db', got {url!r}; correct result_backend"
+            f"database: expected a URL such as 'sqlite:///jobs.db', got {url!r}; {_CORRECT_IT}"
         ) from error
     if parsed.get_backend_name() not in _DIALECTS:
         raise ImproperlyConfigured(
             f"database: expected one of {', '.join(_DIALECTS)}, got {parsed.get_backend_name()!r} "
-            f"in {parsed.render_as_string()!r}; correct result_backend"
+            f"in {parsed.render_as_string()!r}; {_CORRECT_IT}"
         )
     return parsed
 

@@ -149,9 +149,7 @@ class Messages:
         )
         mine = c.name.in_(sa.bindparam("names", expanding=True))
         self._started_of = Statement(
-            lambda: (
-                sa.select(*self._read()).where(of_owner, c.state == _RUNNING, mine).order_by(c.id)
-            )
+            lambda: sa.select(*self._read()).where(of_owner, c.state == _RUNNING, mine).order_by(c.id)
         )
         self._transfer_of = Statement(
             lambda: (

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from kombu.exceptions import OperationalError
 
+from celerylite._interrupts import uninterrupted
 from celerylite._store.engine import Changes, Database, Transaction
 
 __all__ = ("Writer",)
@@ -51,6 +52,10 @@ class Writer:
 
     def run(self, work: Work[T]) -> T:
         """Commit `work` and return what it returned. Blocks."""
+        with uninterrupted():
+            return self._run(work)
+
+    def _run(self, work: Work[T]) -> T:
         if not self._queue and self._lead.acquire(blocking=False):
             try:
                 return self._alone(work)

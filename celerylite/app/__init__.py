@@ -7,7 +7,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from celerylite import _state
 from celerylite._state import app_or_default, disable_trace, enable_trace
-from celerylite.app._decorator import BoundDecorator, Decorator
+from celerylite.app._decorator import BoundDecorator, Decorator, LooseDecorator
 from celerylite.app.base import Celery
 from celerylite.app.task import Task
 from celerylite.app.utils import AppPickler
@@ -45,6 +45,8 @@ def bugreport(app: Celery | None = None) -> str:
 def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 @overload
 def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def shared_task(*, pydantic: Literal[True], **options: Any) -> LooseDecorator: ...
 @overload
 def shared_task(*, bind: Literal[True], **options: Any) -> BoundDecorator: ...
 @overload

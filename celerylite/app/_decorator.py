@@ -35,6 +35,12 @@ class Decorator(Protocol):
     def __call__(self, fun: Callable[P, R], /) -> Task[P, R]: ...
 
 
+class LooseDecorator(Protocol):
+    """What ``@app.task(pydantic=True)`` gives: a task whose arguments and result are not checked."""
+
+    def __call__(self, fun: Callable[..., Any], /) -> Task[..., Any]: ...
+
+
 class BoundDecorator(Protocol):
     """What ``@app.task(bind=True)`` gives: callers do not pass ``self``."""
 
@@ -55,6 +61,9 @@ class TaskDecorator:
     def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
     @overload
     def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+    # What such a task takes and returns on the way is data, not the models of its annotations.
+    @overload
+    def task(self, *, pydantic: Literal[True], **opts: Any) -> LooseDecorator: ...
     @overload
     def task(self, *, bind: Literal[True], **opts: Any) -> BoundDecorator: ...
     @overload

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_OID, getnode, uuid3
 
 from celerylite import _clock, signals
+from celerylite._interrupts import uninterrupted
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
 from celerylite._outbox import Outbox, current_outbox
@@ -129,11 +130,13 @@ class Engine:
         self._publish_all(box.messages)
 
     def _publish_all(self, messages: Sequence[Message]) -> None:
-        runtime = self._runtime_for_publishing()
-        if runtime is not None:
-            runtime.publish(messages)
-        else:
-            self.store.publish([_store.Outgoing(message=message) for message in messages])
+        # A task that is stopped here would leave messages that nobody runs, and locks that nobody lets go.
+        with uninterrupted():
+            runtime = self._runtime_for_publishing()
+            if runtime is not None:
+                runtime.publish(messages)
+            else:
+                self.store.publish([_store.Outgoing(message=message) for message in messages])
 
     async def _publish_soon(self, messages: Sequence[Message]) -> None:
         """Commit messages without blocking the running loop."""

@@ -59,6 +59,8 @@ _COROUTINES = 100
 _STEP_THREADS = 4
 #: Seconds a child process has for its own clean-up when the runtime stops.
 _CHILD_GRACE_S = 5.0
+#: Seconds that a stop may take before it says what it waits for.
+_PATIENCE_S = 1.0
 #: Seconds between looks for messages when nothing tells of them (a notification may get lost).
 _LOOK_AGAIN = 5.0
 
@@ -171,7 +173,7 @@ class Runtime(RemoteControlled):
         if self._ticker is not None:
             self._ticker.close()
         _settlement.patiently(self._give_back_held, self._stopping)
-        if not self._slots.wait_idle(self._grace(grace)):
+        if not self._wait_for_running(self._grace(grace)):
             self._end_running()
         if self._children is not None:
             self._children.stop(_CHILD_GRACE_S)
@@ -187,6 +189,16 @@ class Runtime(RemoteControlled):
         except OperationalError as exc:
             logger.warning("could not say goodbye to the database: %r; the lease will run out", exc)
         logger.info("%s stopped.", self.hostname, extra={"action": "stopped"})
+
+    def _wait_for_running(self, grace: float) -> bool:
+        """Wait until nothing runs, and tell who watches why the program does not end. False after `grace`."""
+        if self._slots.wait_idle(min(grace, _PATIENCE_S)):
+            return True
+        left = max(0.0, grace - _PATIENCE_S)
+        if left:
+            names = ", ".join(f"{x.name}[{x.id}]" for x in self.running())
+            logger.warning("stopping: waiting up to %.0f s more for %s", left, names)
+        return self._slots.wait_idle(left)
 
     def hurry(self) -> None:
         """Have `stop`, running or to come, wait no longer for what runs."""
@@ -215,6 +227,9 @@ class Runtime(RemoteControlled):
         with self._mutex:
             run = self._limited.get(x.id)
         delivery = x.delivery
+        again = delivery is not None and x.task is not None and x.task.acks_late
+        fate = "it will be delivered again" if again else "it is kept as FAILURE (WorkerLostError)"
+        logger.warning("stopping: %s[%s] did not end in time, %s", x.name, x.id, fate)
         if delivery is None or x.task is None or not x.task.acks_late:
             self.decide(x, WorkerLostError(f"Worker stopped while {x.name}[{x.id}] was running"))
         elif self.take_decision(x, abandon=True):
@@ -662,6 +677,8 @@ class Runtime(RemoteControlled):
             if x.delivery is not None:
                 self._conclude_defect(x.delivery, exc)
         finally:
+            # What the task's own thread says last, task_postrun, shall be what was decided.
+            x.state, x.retval = stand_in.state, stand_in.retval
             self.forget_execution(x)
 
     def stand_in(self, x: Execution, exc: BaseException) -> Execution:

@@ -43,7 +43,8 @@ def _conclude(runtime: Runtime, x: Execution, delivery: Delivery) -> None:
             deliver_again(runtime, delivery)
             return
         x.raised = _verdict(x, delivery)
-        x.started_at, x.began = _clock.time(), _clock.monotonic()
+        # When it started is not known any more, and now is not when it did.
+        x.began = _clock.monotonic()
         _tell_as_task(x)
     except ClaimLost:
         _report.outcome_discarded(x)
