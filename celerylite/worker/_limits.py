@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from kombu.utils.limits import TokenBucket
 
-from celerylite import _clock
+from celerylite import _clock, _interrupts
 from celerylite.utils.time import rate
 from celerylite.worker._keeper import Keeper
 
@@ -24,12 +24,14 @@ class ThreadGuard:
     that call returns. Method: `PyThreadState_SetAsyncExc` of the C API.
     """
 
-    __slots__ = ("_early", "_ended", "_mutex", "_thread_id")
+    __slots__ = ("_early", "_ended", "_held", "_mutex", "_thread_id")
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._thread_id: int | None = None
-        #: Asked for before the run had begun.
+        #: Blocks inside the run that may not be interrupted now.
+        self._held = 0
+        #: Asked for before the run had begun, or while it was held.
         self._early: type[BaseException] | None = None
         self._ended = False
 
@@ -58,22 +60,44 @@ class ThreadGuard:
     def _begin(self) -> None:
         with self._mutex:
             self._thread_id = threading.get_ident()
-            early = self._early
+            early, self._early = self._early, None
+        _interrupts.use(self)
         if early is not None:
             raise early
 
     def _end(self) -> None:
+        _interrupts.use(None)
         with self._mutex:
             self._ended, self._thread_id = True, None
         # Not delivered yet, or already: either way it must not hit what comes after the task.
         _set_async_exception(threading.get_ident(), None)
+
+    def hold(self) -> None:
+        """Raise nothing inside the run until `let_go`. Called by the run itself."""
+        counted = 0
+        try:
+            with self._mutex:
+                self._held, counted = self._held + 1, 1
+        except BaseException:
+            self._held -= counted
+            raise
+
+    def let_go(self) -> None:
+        """Undo `hold`, and raise what came meanwhile."""
+        with self._mutex:
+            self._held -= 1
+            late = None
+            if self._held == 0:
+                late, self._early = self._early, None
+        if late is not None:
+            raise late
 
     def interrupt(self, exc: type[BaseException]) -> bool:
         """Raise `exc` inside the run; False when it has ended, or when it is the run itself that asks."""
         with self._mutex:
             if self._thread_id == threading.get_ident():
                 return False
-            if self._thread_id is not None:
+            if self._thread_id is not None and self._held == 0:
                 _set_async_exception(self._thread_id, exc)
             elif not self._ended:
                 self._early = exc

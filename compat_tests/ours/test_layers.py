@@ -29,6 +29,7 @@ LAYERS = {
     "_autostart": 1,
     "_state": 1,
     "_message": 1,
+    "_interrupts": 0,
     "_outbox": 1,
     "_request": 1,
     "schedules": 1,
