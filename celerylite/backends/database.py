@@ -34,6 +34,7 @@ class DatabaseBackend(BaseBackend):
 
     thread_safe = True
     subpolling_interval = 0.5
+    supports_native_join = True
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(app, expires_type=maybe_timedelta, url=url, **kwargs)
