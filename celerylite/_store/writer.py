@@ -185,8 +185,7 @@ class Writer:
 
     def _start(self) -> None:
         self._wake.set()
-        if self._thread is not None:
-            return
+        # With the lock, always: a thread that is about to end has looked, and has not said so yet.
         with self._mutex:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="celerylite-writer", daemon=True)
