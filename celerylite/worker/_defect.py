@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celerylite import _clock, _workflow, states
+from celerylite import _clock, _workflow, signals, states
+from celerylite._einfo import ExceptionInfo
 from celerylite._message import decode_body
 from celerylite._store import ClaimLost, Delivery
 from celerylite.utils.log import get_logger
@@ -29,6 +30,16 @@ def conclude_defect(runtime: Runtime, delivery: Delivery, exc: BaseException) ->
     """End `delivery` as a FAILURE with the exception of the step that failed. Raises nothing."""
     message = delivery.message
     logger.critical("Task %s[%s] INTERNAL ERROR: %r", message.name, message.id, exc, exc_info=exc)
+    signals.task_internal_error.send(
+        sender=runtime.app._tasks.get(message.name),
+        task_id=message.id,
+        args=(),
+        kwargs={},
+        request=request_of(delivery, runtime.hostname),
+        exception=exc,
+        traceback=exc.__traceback__,
+        einfo=ExceptionInfo((type(exc), exc, exc.__traceback__)),
+    )
     try:
         if message.name == _settlement.CHORD_BODY and delivery.deliveries < MAX_DELIVERIES:
             _settlement.commit(runtime, delivery, requeue_at=_clock.time() + _TRY_BODY_AGAIN_S)

@@ -9,7 +9,7 @@ import threading
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
-from celerylite import _clock
+from celerylite import _clock, signals
 from celerylite.utils.log import get_logger
 from celerylite.worker import _child_log, _template
 from celerylite.worker._child_handle import Child, ChildState, human_status
@@ -275,6 +275,7 @@ class ProcessPool:
         return _template.by_fork(self._app)
 
     def _fork(self) -> None:
+        signals.worker_before_create_process.send(sender=self)
         template = self._template
         if template is None:
             return  # Ended meanwhile; whoever waits for a child asks again.

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -151,19 +150,24 @@ def test_the_pool_grows_and_shrinks(file_app: Celery) -> None:
     assert reply == {"a@here": {"error": "ValueError('Autoscale not enabled')"}}
 
 
+SHUT_DOWN = r"""
+from celerylite import signals
+
+@signals.worker_shutdown.connect(weak=False)
+def stopped(**kwargs):
+    say("stopped")
+"""
+
+PUBLISHES = "sys.stdin.readline()\nadd.delay(1, 1)\nsay('sent')"
+
+
 def test_a_program_that_is_shut_down_runs_no_more_and_still_publishes(
     asker: Celery, start_program: StartProgram
 ) -> None:
-    program = start_program(
-        WORKER.replace("sys.stdin.readline()", "sys.stdin.readline()\nadd.delay(1, 1)\nsay('sent')"), "a@here"
-    )
+    program = start_program(SHUT_DOWN + WORKER.replace("sys.stdin.readline()", PUBLISHES), "a@here")
     program.until("ready")
     assert asker.control.shutdown(reply=True, timeout=DEADLINE_S) == [{"a@here": {"ok": "shutting down"}}]
-    stopped = threading.Event()
-    unsubscribe = asker.store.on_letters(lambda: None)
-    while asker.store.workers():
-        stopped.wait(0.01)
-    unsubscribe()
+    program.until("stopped")
     program.tell()
     program.until("sent")
     assert program.end() == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celerylite import Celery
+from celerylite import Celery, signals
 from celerylite.bin.celery import main_for_app
 from celerylite.exceptions import CeleryCommandException
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp, StartProgram, rows
@@ -117,3 +117,21 @@ def test_the_doctor_says_what_will_not_work(make_app: MakeApp, capsys: pytest.Ca
     assert "schedule 'lost': no task 'nobody' is registered" in said
     app.conf.beat_schedule = {}
     assert main_for_app(app, ["--no-color", "doctor"]) == 0
+
+
+def test_a_pool_says_before_it_starts_a_child_process(make_app: MakeApp) -> None:
+    app = make_app(worker_pool="prefork", worker_concurrency=1)
+    senders: list[Any] = []
+    asked = threading.Event()
+
+    def before(sender: Any, **kwargs: Any) -> None:
+        senders.append(sender)
+        asked.set()
+
+    signals.worker_before_create_process.connect(before)
+    try:
+        app.start_runtime()
+        assert asked.wait(DEADLINE_S)
+    finally:
+        signals.worker_before_create_process.disconnect(before)
+    assert type(senders[0]).__name__ == "ProcessPool"
