@@ -53,22 +53,27 @@ def run_modules(
     modules: Iterable[str],
     *,
     slowest: dict[str, dict[str, float]],
+    left_out: dict[str, Iterable[str]],
     processes: int = 2,
     tell: Callable[[Module], None],
 ) -> Iterator[Module]:
     """Run modules, `processes` at once, and give each when it is over, after `tell` has heard of it.
 
-    `slowest` has, by module, the seconds of tests for which Celery itself needs long.
+    `slowest` has, by module, the seconds of tests for which Celery itself needs long, `left_out` the tests
+    that are not run.
     """
     with ThreadPoolExecutor(processes) as pool:
-        runs = [pool.submit(_run_module, environment, path, slowest.get(path, {})) for path in modules]
+        runs = [
+            pool.submit(_run_module, environment, path, slowest.get(path, {}), list(left_out.get(path, ())))
+            for path in modules
+        ]
         for run in as_completed(runs):
             module = run.result()
             tell(module)
             yield module
 
 
-def _run_module(environment: Environment, path: str, slow: dict[str, float]) -> Module:
+def _run_module(environment: Environment, path: str, slow: dict[str, float], left_out: list[str]) -> Module:
     module = Module(path=path)
     started = time.monotonic()
     with ExitStack() as stack:
@@ -76,7 +81,7 @@ def _run_module(environment: Environment, path: str, slow: dict[str, float]) -> 
         servers = _servers(environment, path, scratch, stack)
         while time.monotonic() - started < MODULE_LIMIT:
             before = len(module.tests)
-            complete = _run_process(environment, module, scratch, servers, slow)
+            complete = _run_process(environment, module, scratch, servers, slow, left_out)
             if complete or len(module.tests) == before:
                 break
     module.seconds = round(time.monotonic() - started, 1)
@@ -103,6 +108,7 @@ def _run_process(
     scratch: Path,
     servers: dict[str, str],
     slow: dict[str, float],
+    left_out: list[str],
 ) -> bool:
     """Run what is left of a module; says whether the process came to its own end."""
     record = scratch / "record.jsonl"
@@ -111,7 +117,7 @@ def _run_process(
     limit = _BASELINE_LIMIT if environment.lib == "celery" else LIMIT
     plan = {
         "lib": environment.lib,
-        "done": list(module.tests),
+        "done": [*module.tests, *(f"{module.path}::{name}" for name in left_out)],
         "limit": limit,
         "limits": limits,
     }
