@@ -15,20 +15,19 @@ from kombu.exceptions import OperationalError
 from celerylite import _clock
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
-from celerylite._outbox import Outbox
-from celerylite._store import Claim, ClaimLost, Delivery, Outgoing, Store, this_process
+from celerylite._store import Claim, Delivery, Outgoing, Store, this_process
 from celerylite._store.processes import is_gone
 from celerylite.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celerylite.utils import uuid
-from celerylite.utils.functional import maybe_list
 from celerylite.utils.log import get_logger
 from celerylite.utils.nodenames import default_nodename
-from celerylite.worker import _chords, _execute, _report, _settlement
+from celerylite.worker import _chords, _execute, _settlement
 from celerylite.worker._coroutines import LoopThread
+from celerylite.worker._deciding import Deciding
 from celerylite.worker._defect import conclude_defect
 from celerylite.worker._execution import Execution, request_of
 from celerylite.worker._keeper import Keeper
-from celerylite.worker._kinds import Kinds, available_cpus, chosen_pool, default_threads
+from celerylite.worker._kinds import Kinds, available_cpus, chosen_pool, default_threads, queues_of
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
@@ -49,7 +48,7 @@ else:
     _child_run = lazy_module("celerylite.worker._child_run")
     _prefork = lazy_module("celerylite.worker._prefork")
 
-__all__ = ("Runtime", "WorkController")
+__all__ = ("Runtime", "WorkController", "queues_of")
 
 logger = get_logger("celery.worker")
 
@@ -65,7 +64,7 @@ _PATIENCE_S = 1.0
 _LOOK_AGAIN = 5.0
 
 
-class Runtime(RemoteControlled):
+class Runtime(RemoteControlled, Deciding):
     """Runs the tasks of one app in this process. Thread-safe.
 
     A message that is published here and can run here is claimed by its insert and handed over in memory.
@@ -651,63 +650,6 @@ class Runtime(RemoteControlled):
         """Commit the outcome; waits while the database is away. Raises ClaimLost."""
         _settlement.settle(self, x)
 
-    def decide(self, x: Execution, exc: BaseException) -> bool:
-        """Settle a running call from outside: time limit, termination, end of the process.
-
-        What the task itself finds later is discarded, and its place is the caller's to give away. False
-        when it is being settled already.
-        """
-        if not self.take_decision(x, abandon=True):
-            return False
-        self.settle_stand_in(x, self.stand_in(x, exc))
-        return True
-
-    def settle_stand_in(self, x: Execution, stand_in: Execution) -> None:
-        """Settle what `stand_in` says in place of `x`, which the caller has the decision about.
-
-        Raises nothing: the place of `x` has still to be given away.
-        """
-        try:
-            _execute.judge(stand_in)
-            _execute.settle(stand_in)
-            copy_context().run(self._tell_decided, stand_in)
-        except ClaimLost:
-            _report.outcome_discarded(stand_in)
-        except BaseException as exc:
-            if x.delivery is not None:
-                self._conclude_defect(x.delivery, exc)
-        finally:
-            # What the task's own thread says last, task_postrun, shall be what was decided.
-            x.state, x.retval = stand_in.state, stand_in.retval
-            self.forget_execution(x)
-
-    def stand_in(self, x: Execution, exc: BaseException) -> Execution:
-        """A record of the same call that ended with `exc`."""
-        return Execution(
-            app=self.app,
-            site=self,
-            id=x.id,
-            name=x.name,
-            request=x.request,
-            delivery=x.delivery,
-            task=x.task,
-            args=x.args,
-            kwargs=x.kwargs,
-            started_at=x.started_at,
-            began=x.began,
-            raised=exc,
-            outbox=Outbox(),
-        )
-
-    def _tell_decided(self, x: Execution) -> None:
-        x.task.request_stack.push(x.request)
-        try:
-            _execute.tell(x)
-            if isinstance(x.raised, TimeLimitExceeded):
-                _execute.after_return(x)
-        finally:
-            x.task.request_stack.pop()
-
     def time_is_up(self, x: Execution, limit: float) -> None:
         """End a call that reached its hard limit; its place is given to others."""
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, x.shown_name, x.id)
@@ -742,13 +684,3 @@ class Runtime(RemoteControlled):
     def not_later(self, number: int) -> None:
         """Do not call it any more."""
         self._deadlines.cancel(number)
-
-
-def queues_of(app: Celery, queues: Any) -> Collection[str] | None:
-    """The names of the queues to take from: those given, else those selected in the app, else all."""
-    if queues:
-        names = queues.split(",") if isinstance(queues, str) else maybe_list(queues) or []
-        return frozenset(names)
-    if app.amqp.queues._consume_from is not None:
-        return frozenset(app.amqp.queues.consume_from)
-    return None

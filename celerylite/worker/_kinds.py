@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from celerylite.exceptions import ImproperlyConfigured
+from celerylite.utils.functional import maybe_list
 from celerylite.utils.log import get_logger
 from celerylite.worker._slots import Kind
 
@@ -20,6 +22,7 @@ __all__ = (
     "default_concurrency",
     "default_threads",
     "is_prefork",
+    "queues_of",
     "start_method",
 )
 
@@ -116,3 +119,13 @@ class Kinds:
 
 def _is_coroutine_task(task: Any) -> bool:
     return inspect.iscoroutinefunction(task.run) or inspect.iscoroutinefunction(type(task).__call__)
+
+
+def queues_of(app: Celery, queues: Any) -> Collection[str] | None:
+    """The names of the queues to take from: those given, else those selected in the app, else all."""
+    if queues:
+        names = queues.split(",") if isinstance(queues, str) else maybe_list(queues) or []
+        return frozenset(names)
+    if app.amqp.queues._consume_from is not None:
+        return frozenset(app.amqp.queues.consume_from)
+    return None
