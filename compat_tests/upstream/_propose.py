@@ -14,8 +14,8 @@ __all__ = ("note",)
 _SIGNS = (
     (r"has no attribute '_|has no attribute '[A-Z_]{3,}'|object has no attribute '__\w+'", "private-name"),
     (r"does not have the attribute|has no attribute", "internal-name"),
-    (r"No module named", "absent-module"),
-    (r"Expected '.*' to (be|have been) called|assert_called|Mock name=|Called 0 times", "patches-inside"),
+    (r"No module named", "absent-path"),
+    (r"Expected '.*' to (be|have been) called|assert_called|Mock name=|Called 0 times", "mocked-details"),
 )
 _UNKNOWN = "unreviewed"
 
