@@ -1,4 +1,4 @@
-"""Blocks that no interrupt of a task may cut short: in the middle of a commit, or of the start of a thread."""
+"""Interrupts that wait: an exception sent into a thread is put off while it holds what others need."""
 
 from __future__ import annotations
 
