@@ -27,5 +27,3 @@ def fast_uuid4() -> UUID:
 def uuid(_uuid: Callable[[], UUID] = fast_uuid4) -> str:
     """A unique id as text, in the form of a UUID4."""
     return str(_uuid())
-
-
