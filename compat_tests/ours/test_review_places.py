@@ -47,7 +47,7 @@ def test_a_thread_that_was_given_up_is_replaced_also_after_jobs_that_waited_for_
         stuck.set()
         go_on.wait(DEADLINE_S)
 
-    pool.submit(lambda: bool(first.wait(DEADLINE_S)) and None)
+    pool.submit(lambda: _wait(first))
     pool.submit(second.set)
     first.set()
     assert second.wait(DEADLINE_S)
@@ -199,7 +199,7 @@ def test_held_messages_that_were_revoked_are_turned_away_though_the_look_at_othe
 
 
 def test_what_was_taken_over_is_told_of_though_the_next_owner_cannot_be_reached(tmp_path: Path) -> None:
-    store = _store.open_store(f"sqlite:///{tmp_path / 'jobs.sqlite3'}", publish_timeout=0.1)
+    store: Any = _store.open_store(f"sqlite:///{tmp_path / 'jobs.sqlite3'}", publish_timeout=0.1)
     try:
         for owner in ("a", "b"):
             join(store, owner)
@@ -233,3 +233,7 @@ def test_an_execution_that_ends_does_not_hide_the_next_of_the_same_message(file_
     runtime.forget_execution(before)
     assert runtime.running() == [after]
     runtime.forget_execution(after)
+
+
+def _wait(event: threading.Event) -> None:
+    event.wait(DEADLINE_S)
