@@ -212,9 +212,9 @@ def test_what_was_taken_over_is_told_of_though_the_next_owner_cannot_be_reached(
             if writes[0] > 1:
                 raise sqlite3.OperationalError("disk I/O error")
 
-        store.database.on_statement = fail_the_second  # type: ignore[attr-defined]
+        store.database.on_statement = fail_the_second
         first = store.rescue("me", lambda worker: worker.owner != "me")
-        store.database.on_statement = None  # type: ignore[attr-defined]
+        store.database.on_statement = None
         second = store.rescue("me", lambda worker: worker.owner != "me")
         assert sorted(each.message.id for each in [*first, *second]) == ["task of a", "task of b"]
     finally:
