@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from celerylite import platforms, signals
+from celerylite import _clock, platforms, signals
 from celerylite.worker import _child
 from celerylite.worker._child_link import Exited, Failed, Fork, Leave, Link, Loaded, Signal
 
@@ -34,6 +35,22 @@ _PROGRAM = (
 )
 #: Seconds between looks whether the parent is alive. Its end of the connection may have other holders.
 _LOOK_S = 1.0
+#: What calls in children import at first use.
+_FOR_CHILDREN = (
+    "celerylite.app.autoretry",
+    "celerylite.app.builtins",
+    "celerylite.app.trace",
+    "celerylite._awaiting",
+    "celerylite._schedule",
+    "celerylite.canvas",
+    "celerylite.result",
+    "celerylite._workflow",
+    "celerylite._store.sql",
+)
+#: Seconds to wait for the imports of other threads before a fork, and between looks.
+_IMPORT_PATIENCE_S, _IMPORT_LOOK_S = 1.0, 0.005
+#: It has no public face; in a process that was forked nothing else can be asked for the locks of modules.
+_bootstrap: Any = import_module("importlib._bootstrap")
 
 
 class Home(NamedTuple):
@@ -100,6 +117,7 @@ def by_fork(app: Celery) -> Template:
     """Make a template by forking this process: it has the app as it is now, wherever that came from."""
     ours, theirs = Pipe()
     parent = os.getpid()
+    _finish_imports()
     _flush()
     with warnings.catch_warnings():
         # Python 3.12 warns when a process with threads is forked; see docs/decisions.md.
@@ -112,7 +130,34 @@ def by_fork(app: Celery) -> Template:
     return Template(Link(ours), pid, lambda: os.waitpid(pid, 0))
 
 
+def _finish_imports() -> None:
+    """Import what children need, and wait, though not for ever, until no other thread imports anything."""
+    for name in _FOR_CHILDREN:
+        import_module(name)
+    end = _clock.monotonic() + _IMPORT_PATIENCE_S
+    while _imported_elsewhere() and _clock.monotonic() < end:
+        threading.Event().wait(_IMPORT_LOOK_S)
+
+
+def _imported_elsewhere() -> list[str]:
+    """Modules that other threads are importing. Only the import system itself knows."""
+    me = threading.get_ident()
+    locks = [(name, reference()) for name, reference in list(_bootstrap._module_locks.items())]
+    return [name for name, lock in locks if getattr(lock, "owner", None) not in (None, me)]
+
+
+def _forget_imports_of_the_parent() -> None:
+    # Whoever imported them is not in this process: nobody would ever let go of their locks.
+    for name in _imported_elsewhere():
+        _bootstrap._module_locks.pop(name, None)
+        module = sys.modules.get(name)
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            # Half made; whoever needs it imports it anew.
+            del sys.modules[name]
+
+
 def _become_template(app: Celery, ours: Connection, theirs: Connection, parent: int) -> None:
+    _forget_imports_of_the_parent()
     ours.close()
     for signum in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
         if callable(signal.getsignal(signum)):
