@@ -409,14 +409,12 @@ def _maybe_censor(key: Any, value: Any) -> Any:
     if HIDDEN_SETTINGS.search(key):
         return _MASK
     if key.lower() in _BROKER_URLS:
-        # By its name in kombu, which imports it here: a report is rare, and it brings the transports along.
-        return kombu.Connection(value).as_uri(mask=_MASK)
+        return sanitize_url(value)
     return sanitize_url(value, mask=_MASK) if "backend" in key.lower() else value
 
 
 def bugreport(app: Celery) -> str:
     """Describe the software, the platform and the changed settings of `app`, without passwords."""
-    results = app.conf.result_backend or "disabled"
     return BUGREPORT_INFO.format(
         system=platform.system(),
         arch=", ".join(part for part in platform.architecture() if part),
@@ -428,7 +426,7 @@ def bugreport(app: Celery) -> str:
         celerylite_v=_version("celerylite"),
         sqlalchemy_v=_version("sqlalchemy"),
         transport=_transport(app.conf.broker_url),
-        results=sanitize_url(results),
+        results=sanitize_url(app.conf.result_backend or app._database.url),
         human_settings=app.conf.humanize(),
         loader=qualname(app.loader.__class__),
     )

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from celerylite import VERSION_BANNER, _clock, beat, platforms
+from celerylite.app.utils import sanitize_url
 from celerylite.utils.imports import qualname
 from celerylite.utils.log import LOG_LEVELS, get_logger, mlevel
 from celerylite.utils.time import humanize_seconds
@@ -136,7 +137,7 @@ class Beat:
     def startup_info(self, service: Any) -> str:
         scheduler = service.get_scheduler(lazy=True)
         return STARTUP_INFO_FMT.format(
-            conninfo=self.app.connection().as_uri(),
+            conninfo=sanitize_url(self.app._database.url),
             timestamp=datetime.fromtimestamp(int(_clock.time())),  # noqa: DTZ006 - local time is meant
             logfile=self.logfile or "[stderr]",
             loglevel=LOG_LEVELS[self.loglevel],

@@ -136,6 +136,8 @@ class Runtime(RemoteControlled, Deciding):
         """Join the processes of this database and begin to take messages. Blocks for a few statements."""
         self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
         self._start_remote()
+        # Before anything can start: what was revoked while nobody ran must not run first of all.
+        self._revoked = self.store.revoked()
         self._unsubscribe = [
             self.store.on_new_messages(partial(self._keeper.ask, "claim")),
             self.store.on_letters(partial(self._keeper.ask, "revokes")),

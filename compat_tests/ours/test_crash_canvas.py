@@ -69,7 +69,7 @@ def test_the_body_of_a_chord_of_a_hundred_runs_once_wherever_its_worker_is_kille
         assert found["value"][-1] == [str(MEMBERS)], found
         assert set(found["steps"]) == set(range(MEMBERS)), found
         assert_the_body_ran_once(found)
-    assert count >= 6
+    assert count >= 4
 
 
 @pytest.mark.timeout(60 if not EVERY else 7200)
@@ -83,4 +83,4 @@ def test_each_link_of_a_chain_follows_once_wherever_its_worker_is_killed(url: st
         assert set(found["steps"]) == set(range(LINKS - 1)), found
         assert len(found["steps"]) <= LINKS, found
         assert_the_body_ran_once(found)
-    assert count >= 6
+    assert count >= 4

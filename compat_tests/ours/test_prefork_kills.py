@@ -253,7 +253,7 @@ def test_a_child_that_has_grown_too_large_leaves_after_the_task(
     def grows(mib: int) -> int:
         return len(b"x" * (mib << 20)) and os.getpid()
 
-    first, second, third = (grows.delay(mib).get(timeout=DEADLINE_S) for mib in (1, 100, 1))
+    first, second, third = (grows.delay(mib).get(timeout=DEADLINE_S) for mib in (1, limit // 1024, 1))
     assert first == second != third
     assert "exceeded memory limit" in caplog.text
 

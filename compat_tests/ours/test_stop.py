@@ -340,7 +340,8 @@ def endless():
     threading.Event().wait(60)
 endless.delay()
 try:
-    sys.stdin.readline()
+    while True:  # a signal that comes right before a wait is seen after it
+        threading.Event().wait(0.05)
 except KeyboardInterrupt:
     say("interrupted")
 """)

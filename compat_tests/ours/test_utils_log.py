@@ -21,12 +21,12 @@ from celerylite.utils.log import (
 
 
 def test_task_loggers_hang_under_celery_s_names() -> None:
-    logger = get_task_logger("proj.tasks.some")
+    logger = get_task_logger("tasks_of_this_test")
     assert logger.parent is task_logger
     assert task_logger.name == "celery.task"
     assert worker_logger.parent is base_logger
     assert get_logger("celery") is base_logger
-    assert get_task_logger("proj.tasks.some") is logger
+    assert get_task_logger("tasks_of_this_test") is logger
 
 
 @pytest.mark.parametrize("name", ["celery", "celery.task"])
