@@ -7,14 +7,20 @@ import pytest
 from celerylite.exceptions import NotRegistered, TimeoutError
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp, StartProgram
 
-SERVER = """
-import threading
+SERVER = r"""
+import sys, threading
 from celerylite import Celery
+
+def say(*words):
+    # One write: two threads say something.
+    sys.stdout.write(" ".join(words) + "\n")
+    sys.stdout.flush()
+
 app = Celery("server")
 
 @app.task(name="server.slow")
 def slow(n):
-    print("started", flush=True)
+    say("started")
     threading.Event().wait()
 
 @app.task(name="server.add")
@@ -25,7 +31,7 @@ app.conf.worker_concurrency = 1
 app.start_runtime()
 running = slow.delay(0)
 waiting = add.delay(1, 2)
-print("ids", running.id, waiting.id, flush=True)
+say("ids", running.id, waiting.id)
 threading.Event().wait()
 """
 

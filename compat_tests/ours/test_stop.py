@@ -333,6 +333,8 @@ sys.exit(7)
 def test_a_script_interrupted_from_the_keyboard_ends(start_program: StartProgram, database: Path) -> None:
     program = start_program("""
 import signal
+# A test run in the background of a shell would hand down that the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 app.conf.celerylite_exit_grace = 0.2
 @app.task(acks_late=True)
 def endless():
