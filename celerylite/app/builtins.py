@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from celerylite import _workflow
+from celerylite._lazy import lazy_module
 from celerylite._state import connect_on_app_finalize
 from celerylite.canvas import chord as _chord
 from celerylite.canvas import chunks as _chunks
@@ -16,8 +16,12 @@ from celerylite.result import allow_join_result, result_from_tuple
 from celerylite.utils.log import get_logger
 
 if TYPE_CHECKING:
+    from celerylite import _workflow
     from celerylite.app.base import Celery
     from celerylite.app.task import Task
+else:
+    # Brings the store along: what follows a call is asked when one has run.
+    _workflow = lazy_module("celerylite._workflow")
 
 __all__ = ()
 
