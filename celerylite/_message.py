@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 from kombu import compression as compressors
 from kombu.exceptions import ContentDisallowed, DecodeError
-from kombu.serialization import dumps, loads
+from kombu.serialization import dumps, loads, registry
 from kombu.utils import json
 
 from celerylite.exceptions import InvalidTaskError
@@ -56,11 +57,25 @@ def encode_body(
 
     Raises kombu's EncodeError for what the serializer cannot hold.
     """
-    content_type, content_encoding, data = dumps(body, serializer=serializer)
+    content_type, content_encoding, data = _serialised(body, serializer)
     if not compression:
         return content_type, content_encoding, data, None
     packed, packed_type = compressors.compress(data, compression)
     return content_type, content_encoding, packed, packed_type
+
+
+def _serialised(body: Any, serializer: str) -> tuple[str, str, str | bytes]:
+    # kombu makes a new encoder for each text, and that takes as long as the encoding.
+    known = registry._encoders.get(serializer)
+    if known is not None and known.encoder is json.dumps:
+        # What JSON cannot hold is kombu's to name, below.
+        with suppress(Exception):
+            return known.content_type, known.content_encoding, _encode_json(body)
+    encoded: tuple[str, str, str | bytes] = dumps(body, serializer=serializer)
+    return encoded
+
+
+_encode_json = json.JSONEncoder().encode
 
 
 def decode_body(message: Message, accept: Collection[str] | None) -> Body:

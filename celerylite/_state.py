@@ -131,8 +131,10 @@ def get_current_task() -> Task[..., Any] | None:
 
 def get_current_worker_task() -> Task[..., Any] | None:
     """The task that a worker (or eager mode) is executing, past tasks called as plain functions."""
-    working = (task for task in reversed(_task_stack.stack) if not task.request.called_directly)
-    return next(working, None)
+    stack = _task_stack.stack
+    if not stack:
+        return None  # Asked by every call that is sent.
+    return next((task for task in reversed(stack) if not task.request.called_directly), None)
 
 
 #: Proxy to the app of this thread.

@@ -70,11 +70,16 @@ class TaskSender:
             warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=3)
         if task_type is None:
             task_type, options = self._with_options_of_task(name, options)
-        limits = {"expires": expires, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
-        limits = {key: _said(value, options.pop(key, None)) for key, value in limits.items()}
+        # An explicit None clears what the task says; only silence takes it.
+        expires = options.pop("expires", None) if expires is _OMITTED else expires
+        time_limit = options.pop("time_limit", None) if time_limit is _OMITTED else time_limit
+        if soft_time_limit is _OMITTED:
+            soft_time_limit = options.pop("soft_time_limit", None)
         ignore_result = options.pop("ignore_result", None)
-        options = (router or amqp.router).route(options, route_name or name, args, kwargs, task_type)
-        self._warn_if_expired(task_id, limits["expires"])
+        route = (router or amqp.router).route
+        options = cast("dict[str, Any]", route(options, route_name or name, args, kwargs, task_type))
+        if expires is not None:
+            self._warn_if_expired(task_id, expires)
         root_id, parent_id = self._family(root_id, parent_id, options)
         message = amqp.create_task_message(
             task_id,
@@ -85,14 +90,14 @@ class TaskSender:
             eta,
             group_id,
             group_index,
-            limits["expires"],
+            expires,
             retries,
             chord,
             maybe_list(link),
             maybe_list(link_error),
             reply_to or app.thread_oid,
-            limits["time_limit"],
-            limits["soft_time_limit"],
+            time_limit,
+            soft_time_limit,
             app.conf.task_send_sent_event,
             root_id,
             parent_id,
@@ -121,8 +126,6 @@ class TaskSender:
         return task, {**task._get_exec_options(), **options}
 
     def _warn_if_expired(self, task_id: str, expires: Any) -> None:
-        if expires is None:
-            return  # It never does.
         moment = _message.epoch(expires, self.app.timezone, "expires")
         left = (
             expires
@@ -151,8 +154,3 @@ class TaskSender:
         parent = self.app.current_worker_task
         if parent:
             parent.add_trail(result)
-
-
-def _said(value: Any, of_task: Any) -> Any:
-    # An explicit None clears what the task says; only silence takes it.
-    return of_task if value is _OMITTED else value

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.serialization import prepare_accept_content
-from kombu.utils.objects import cached_property
 
 from celerylite import _message, signals
 from celerylite._message import Message
+from celerylite._once import computed_once
 from celerylite.app import routes as _routes
 from celerylite.app._queues import Queues
 from celerylite.utils.nodenames import anon_nodename
-from celerylite.utils.saferepr import saferepr
+from celerylite.utils.saferepr import plainrepr, saferepr
 from celerylite.utils.time import maybe_make_aware
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class AMQP:
         """Read the setting ``task_routes`` again."""
         self._rtable = _routes.prepare(self.app.conf.task_routes)
 
-    @cached_property
+    @computed_once
     def queues(self) -> Any:
         """The queues of this app by name."""
         return self.Queues(self.app.conf.task_queues)
@@ -121,17 +121,17 @@ class AMQP:
             self.flush_routes()
         return self._rtable
 
-    @cached_property
+    @computed_once
     def router(self) -> _routes.Router:
         """The router that calls go through unless they bring their own."""
         return self.Router()
 
-    @cached_property
+    @computed_once
     def default_queue(self) -> Any:
         """Where calls without a route go."""
         return self.queues[self.app.conf.task_default_queue]
 
-    @cached_property
+    @computed_once
     def default_exchange(self) -> Exchange:
         """The exchange of queues that name none."""
         return Exchange(self.app.conf.task_default_exchange, self.app.conf.task_default_exchange_type)
@@ -144,7 +144,7 @@ class AMQP:
             self._accept = (wanted, prepare_accept_content(wanted))
         return self._accept[1]
 
-    @cached_property
+    @computed_once
     def utc(self) -> bool:
         """Whether dates in messages are in UTC."""
         return bool(self.app.conf.enable_utc)
@@ -157,7 +157,7 @@ class AMQP:
 
     # -- making a message ----------------------------------------------------------------------------
 
-    @cached_property
+    @computed_once
     def create_task_message(self) -> Any:
         """`as_task_v2`; protocol 1 is written as protocol 2 too, both are understood by any reader here."""
         return self.task_protocols[self.app.conf.task_protocol]
@@ -205,11 +205,10 @@ class AMQP:
         if isinstance(expires, int | float):
             expires = self._moment_after(expires, "expires", now, timezone)
         eta, expires = _iso(eta), _iso(expires)
-        levels = self.app.conf.task_repr_maxlevels
         if argsrepr is None:
-            argsrepr = saferepr(args, self.argsrepr_maxsize, maxlevels=levels)
+            argsrepr = self._shown(args, self.argsrepr_maxsize)
         if kwargsrepr is None:
-            kwargsrepr = saferepr(kwargs, self.kwargsrepr_maxsize, maxlevels=levels)
+            kwargsrepr = self._shown(kwargs, self.kwargsrepr_maxsize)
         root_id = root_id or task_id
         headers = {
             "lang": "py",
@@ -236,6 +235,10 @@ class AMQP:
         embed = {"callbacks": callbacks, "errbacks": errbacks, "chain": chain, "chord": chord}
         properties = {"correlation_id": task_id, "reply_to": reply_to or ""}
         return task_message(headers, properties, (args, kwargs, embed), sent_event)
+
+    def _shown(self, value: Any, maxlen: int) -> str:
+        plain = plainrepr(value, maxlen)
+        return plain or saferepr(value, maxlen, maxlevels=self.app.conf.task_repr_maxlevels)
 
     def _moment_after(self, seconds: float, what: str, now: datetime | None, zone: Any) -> datetime:
         if seconds < _INT_MIN:
@@ -278,17 +281,17 @@ class AMQP:
         message.properties.update(properties)
         qname, queue = self._resolve_queue(queue, exchange)
         exchange, routing_key = self._resolve_address(exchange, routing_key, queue, qname, exchange_type)
-        policy = {**conf.task_publish_retry_policy, **(retry_policy or {})}
-        signals.before_task_publish.send(
-            sender=name,
-            body=message.body,
-            exchange=exchange,
-            routing_key=routing_key,
-            declare=declare if declare is not None or not queue else [queue],
-            headers=message.headers,
-            properties=message.properties,
-            retry_policy=policy,
-        )
+        if signals.before_task_publish.receivers:
+            signals.before_task_publish.send(
+                sender=name,
+                body=message.body,
+                exchange=exchange,
+                routing_key=routing_key,
+                declare=declare if declare is not None or not queue else [queue],
+                headers=message.headers,
+                properties=message.properties,
+                retry_policy={**conf.task_publish_retry_policy, **(retry_policy or {})},
+            )
         record = self._record(
             message,
             name,
@@ -363,13 +366,14 @@ class AMQP:
     def _announce_sent(
         self, name: str, message: task_message, record: Message, exchange: str, routing_key: str
     ) -> None:
-        signals.after_task_publish.send(
-            sender=name,
-            body=message.body,
-            headers=message.headers,
-            exchange=exchange,
-            routing_key=routing_key,
-        )
+        if signals.after_task_publish.receivers:
+            signals.after_task_publish.send(
+                sender=name,
+                body=message.body,
+                headers=message.headers,
+                exchange=exchange,
+                routing_key=routing_key,
+            )
         if message.sent_event is not None:
             message.sent_event.update(queue=record.queue, exchange=exchange, routing_key=routing_key)
             self.app.events.announce("task-sent", message.sent_event)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from kombu import Connection
 from kombu.clocks import LamportClock
 from kombu.utils.imports import symbol_by_name as kombu_symbol_by_name
-from kombu.utils.objects import cached_property
 
 from celerylite import _autostart, _clock, _state, canvas, platforms
 from celerylite._lazy import lazy_module
+from celerylite._once import computed_once
 from celerylite.app import _engine, backends, builtins
 from celerylite.app._configuration import Configuration
 from celerylite.app._decorator import TaskDecorator, make_task, warn_if_taken
@@ -310,13 +310,13 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
                 task.bind(self)
             self.on_after_finalize.send(sender=self)
 
-    @cached_property
+    @computed_once
     def tasks(self) -> Any:
         """The task registry: names mapped to tasks. Finalizes the app."""
         self.finalize(auto=True)
         return self._tasks
 
-    @cached_property
+    @computed_once
     def Task(self) -> Any:
         """The base class of this app's tasks."""
         return self.create_task_cls()
@@ -327,7 +327,7 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
             self.task_cls, name="Task", attribute="_app", keep_reduce=True, abstract=True
         )
 
-    @cached_property
+    @computed_once
     def annotations(self) -> Any:
         """The setting ``task_annotations``, prepared."""
         return prepare_annotations(self.conf.task_annotations)
@@ -347,7 +347,7 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
         kwargs["app"] = self
         return cast("Signature[Any]", self._canvas.signature(*args, **kwargs))
 
-    @cached_property
+    @computed_once
     def schedule(self) -> Schedule:
         """The beat schedule, to be looked at and edited while programs run."""
         return _schedule.Schedule(self)
@@ -410,39 +410,39 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
             self._backend = self._get_backend()
         return self._backend
 
-    @cached_property
+    @computed_once
     def AsyncResult(self) -> Any:
         """Handles of results, bound to this app."""
         return self.subclass_with_self("celerylite.result:AsyncResult")
 
-    @cached_property
+    @computed_once
     def ResultSet(self) -> Any:
         """Collections of results, bound to this app."""
         return self.subclass_with_self("celerylite.result:ResultSet")
 
-    @cached_property
+    @computed_once
     def GroupResult(self) -> Any:
         """Results of groups, bound to this app."""
         return self.subclass_with_self("celerylite.result:GroupResult")
 
     # -- parts ---------------------------------------------------------------------------------------
 
-    @cached_property
+    @computed_once
     def amqp(self) -> AMQP:
         """What makes messages, and knows queues and routes."""
         return cast("AMQP", self._part(self.amqp_cls))
 
-    @cached_property
+    @computed_once
     def control(self) -> Any:
         """Remote control."""
         return self._part(self.control_cls)
 
-    @cached_property
+    @computed_once
     def events(self) -> Any:
         """Monitoring events."""
         return self._part(self.events_cls)
 
-    @cached_property
+    @computed_once
     def log(self) -> Any:
         """Logging set-up."""
         return self._part(self.log_cls)
@@ -450,26 +450,26 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
     def _part(self, cls: Any) -> Any:
         return instantiate(symbol_by_name(cls), app=self)
 
-    @cached_property
+    @computed_once
     def loader(self) -> Any:
         """What reads the configuration source and imports task modules."""
         return get_loader_cls(self.loader_cls)(app=self)
 
-    @cached_property
+    @computed_once
     def _canvas(self) -> Any:
         return canvas
 
-    @cached_property
+    @computed_once
     def Worker(self) -> Any:
         """The worker program, bound to this app."""
         return self.subclass_with_self("celerylite.apps.worker:Worker")
 
-    @cached_property
+    @computed_once
     def WorkController(self) -> Any:
         """An embeddable worker, bound to this app."""
         return self.subclass_with_self("celerylite.worker:WorkController")
 
-    @cached_property
+    @computed_once
     def Beat(self) -> Any:
         """The beat program, bound to this app."""
         return self.subclass_with_self("celerylite.apps.beat:Beat")
@@ -518,7 +518,7 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
         """The current moment in the app's time zone."""
         return _clock.utcnow().astimezone(self.timezone)
 
-    @cached_property
+    @computed_once
     def timezone(self) -> Any:
         """The setting ``timezone``, else UTC (local time with ``enable_utc=False``)."""
         if self.conf.timezone:
@@ -548,7 +548,7 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
         """The task that a worker is executing in this context, past plain calls; or None."""
         return _state.get_current_worker_task()
 
-    @cached_property
+    @computed_once
     def oid(self) -> str:
         """An id of this app in this process."""
         return _engine.process_oid(self)

@@ -32,8 +32,9 @@ def saferepr(o: Any, maxlen: int | None = None, maxlevels: int = 3, seen: set[in
     Containers deeper than `maxlevels` (0: no limit) and those that contain themselves are cut. Never raises.
     Give a `maxlen`: without it a large object is walked through as a whole.
     """
-    if type(o) in _EMPTY and not o:
-        return _EMPTY[type(o)]
+    text = plainrepr(o, maxlen)
+    if text is not None:
+        return text
     writer = _Writer(maxlen, maxlevels, set(seen or ()))
     try:
         writer.write(o, 0)
@@ -43,6 +44,25 @@ def saferepr(o: Any, maxlen: int | None = None, maxlevels: int = 3, seen: set[in
 
 
 _EMPTY: dict[type, str] = {tuple: "()", dict: "{}", list: "[]"}
+#: Of these Python itself writes the same, in at most `_SHORT_CHARS` characters.
+_SHORT = frozenset({bool, float, type(None)})
+_SHORT_CHARS = 30
+_HUGE = 10**24
+
+
+def plainrepr(o: Any, maxlen: int | None) -> str | None:
+    """`saferepr` of what is empty, or a list or tuple of a few numbers; None for anything else.
+
+    The arguments of most calls are of this kind, and each call that is sent shows its arguments.
+    """
+    if type(o) not in _EMPTY:
+        return None
+    if not o:
+        return _EMPTY[type(o)]
+    if type(o) is dict or (maxlen is not None and maxlen < _SHORT_CHARS * len(o)):
+        return None
+    short = all(type(item) in _SHORT or (type(item) is int and -_HUGE < item < _HUGE) for item in o)
+    return repr(o) if short else None
 
 
 def reprstream(

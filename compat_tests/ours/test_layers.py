@@ -23,6 +23,7 @@ LAYERS = {
     "utils": 0,
     "_clock": 0,
     "_lazy": 0,
+    "_once": 0,
     "_einfo": 0,
     "_cron": 0,
     "platforms": 0,
