@@ -4,13 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from asyncio import get_running_loop, to_thread, wrap_future
+from asyncio import get_running_loop, to_thread
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, ref
 
-__all__ = ("get_running_loop", "in_thread", "to_thread", "wrap_future")
+__all__ = ("get_running_loop", "in_thread", "to_thread", "told")
 
 T = TypeVar("T")
+Done = Callable[["T | None", "BaseException | None"], None]
+
+
+async def told(begin: Callable[[Done[T]], None]) -> T:
+    """What the callback that `begin` is given is called with, from any thread: a value, or an error to raise.
+
+    A hundred coroutines whose callbacks come at once wake the loop once, not each for itself.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+    begin(_inbox(loop).callback(outcome))
+    return await outcome
+
+
+class _Inbox:
+    """What other threads have to tell the coroutines of one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Weakly: the loop is the key by which this is kept.
+        self._loop = ref(loop)
+        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._woken = False
+
+    def callback(self, outcome: asyncio.Future[T]) -> Done[T]:
+        def done(value: T | None, error: BaseException | None) -> None:
+            self._ended.append((outcome, value, error))
+            if not self._woken:
+                # Before the call: `_deliver` may run at once, and then looks once more.
+                self._woken = True
+                self._wake()
+
+        return done
+
+    def _wake(self) -> None:
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:
+            # A closed loop has nobody left to tell; anything else is a bug.
+            if loop is None or not loop.is_closed():
+                raise
+
+    def _deliver(self) -> None:
+        self._woken = False
+        while self._ended:
+            outcome, value, error = self._ended.popleft()
+            if outcome.done():
+                continue  # Cancelled; what was begun goes on.
+            if error is None:
+                outcome.set_result(value)
+            else:
+                outcome.set_exception(error)
+
+
+_inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = WeakKeyDictionary()
+
+
+def _inbox(loop: asyncio.AbstractEventLoop) -> _Inbox:
+    inbox = _inboxes.get(loop)
+    if inbox is None:
+        # Only threads of different loops are here at once.
+        inbox = _inboxes[loop] = _Inbox(loop)
+    return inbox
 
 
 async def in_thread(get: Callable[..., T], **kwargs: Any) -> T:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from celerylite._message import Message
 from celerylite._store.processes import machine_id, process_started
@@ -26,6 +25,7 @@ __all__ = (
     "Claimed",
     "CorruptRow",
     "Delivery",
+    "Done",
     "GroupRow",
     "Letter",
     "MessageState",
@@ -44,6 +44,10 @@ __all__ = (
     "open_store",
     "this_process",
 )
+
+T = TypeVar("T")
+#: Told what was committed, or why it was not.
+Done = Callable[["T | None", "BaseException | None"], None]
 
 #: Topic of the letters that say that entries of the schedule were edited.
 SCHEDULE_TOPIC = "schedule"
@@ -313,8 +317,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def publish_soon(self, outgoing: Sequence[Outgoing]) -> Future[list[Delivery | None]]:
-        """As `publish`, committed by the writer thread. Does not block; may be called on a loop's thread."""
+    def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Delivery | None]]) -> None:
+        """As `publish`, committed by the writer's thread. Does not block; may be called on a loop's thread.
+
+        `done` is called with what `publish` returns or raises, on the thread that committed it. It must be
+        quick and must not raise.
+        """
 
     @abstractmethod
     def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> None:
@@ -362,8 +370,16 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def settle_soon(self, settlement: Settlement) -> Future[list[Delivery | None]]:
-        """As `settle`, committed by the writer thread. Does not block; may be called on a loop's thread."""
+    def settle_later(self, settlement: Settlement, done: Done[list[Delivery | None]]) -> None:
+        """As `settle`, in the next transaction of anybody, at the latest after the option `window` (seconds).
+
+        `done` is told as by `publish_soon`. What this process reads includes it: reading commits it first.
+        Does not block as long as few wait.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return when all that was given to `settle_later` before is committed (or has failed)."""
 
     @abstractmethod
     def give_back(self, deliveries: Sequence[Delivery]) -> None:

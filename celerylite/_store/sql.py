@@ -6,7 +6,6 @@ import functools
 import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,6 +18,7 @@ from celerylite._store import (
     ChordPart,
     Claimed,
     Delivery,
+    Done,
     GroupRow,
     Letter,
     MessageState,
@@ -59,6 +59,7 @@ def open_store(
     durability: str = "normal",
     lease: float = 20.0,
     publish_timeout: float = 4.0,
+    window: float = 0.001,
     table_names: Mapping[str, str] | None = None,
     table_schemas: Mapping[str, str] | None = None,
     engine_options: Mapping[str, Any] | None = None,
@@ -75,7 +76,7 @@ def open_store(
     tables = Tables(table_names, table_schemas)
     try:
         database.prepare(tables)
-        return SqlStore(database, tables, lease)
+        return SqlStore(database, tables, lease, window)
     except BaseException as error:
         database.close()
         # SQLite finds out at the first statement, some way below.
@@ -95,7 +96,7 @@ _resting: list[SqlStore] = []
 class SqlStore(Store):
     """SQLite, PostgreSQL, MySQL and MariaDB behind one class."""
 
-    def __init__(self, database: Database, tables: Tables, lease_s: float) -> None:
+    def __init__(self, database: Database, tables: Tables, lease_s: float, window_s: float) -> None:
         dialect = database.dialect
         self.database, self.tables, self.lease_s = database, tables, lease_s
         self._messages = Messages(tables, dialect)
@@ -106,7 +107,7 @@ class SqlStore(Store):
         self._control = Control(tables, dialect)
         self._pruning = Pruning(tables, dialect)
         self._wakeup = Wakeup(database, self._look)
-        self._writer = Writer(database, self._wakeup.announce)
+        self._writer = Writer(database, self._wakeup.announce, window_s)
         self._wakeup.writer = self._writer
         #: What settlements published whose fate is not known, by row and token of the settled delivery.
         self._unsure: dict[tuple[int, str], list[Delivery | None]] = {}
@@ -118,8 +119,8 @@ class SqlStore(Store):
     def publish(self, outgoing: Sequence[Outgoing]) -> list[Delivery | None]:
         return self._writer.run(lambda tx: self._messages.insert(tx, outgoing))
 
-    def publish_soon(self, outgoing: Sequence[Outgoing]) -> Future[list[Delivery | None]]:
-        return self._writer.run_soon(lambda tx: self._messages.insert(tx, outgoing))
+    def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Delivery | None]]) -> None:
+        self._writer.run_soon(lambda tx: self._messages.insert(tx, outgoing), done)
 
     def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> None:
         now = _clock.time()
@@ -156,37 +157,41 @@ class SqlStore(Store):
         return self._writer.run(lambda tx: self._begin(tx, deliveries, results))
 
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
-        # Those of one claim share a token.
-        key = (settlement.delivery.row, settlement.delivery.token)
-        earlier = self._unsure.get(key, [])
-        published: list[Delivery | None] = []
-
-        def work(tx: Transaction) -> list[Delivery | None]:
-            nonlocal published
-            published = self._settle(tx, settlement)
-            return published
-
+        attempt = _Settling(self._settle, settlement)
+        earlier = self._unsure.get(attempt.key, [])
         try:
             try:
-                result = self._writer.run(work)
+                result = self._writer.run(attempt.work)
             except ClaimLost:
                 if not self._hold_any(earlier):
-                    self._unsure.pop(key, None)
+                    self._unsure.pop(attempt.key, None)
                     raise
                 result = earlier
         except OperationalError:
             # The last COMMIT may have arrived, and what follows be ours already: the next try has to know.
-            self._unsure[key] = published or earlier
+            self._unsure[attempt.key] = attempt.published or earlier
             raise
-        self._unsure.pop(key, None)
+        self._unsure.pop(attempt.key, None)
         return result
+
+    def settle_later(self, settlement: Settlement, done: Done[list[Delivery | None]]) -> None:
+        attempt = _Settling(self._settle, settlement)
+
+        def over(result: list[Delivery | None] | None, error: BaseException | None) -> None:
+            if isinstance(error, OperationalError):
+                self._unsure[attempt.key] = attempt.published
+            done(result, error)
+
+        self._writer.run_later(attempt.work, over)
+        if any(self._wakeup.is_watched(row.task_id) for row in settlement.results):
+            self._writer.nudge()
+
+    def flush(self) -> None:
+        self._writer.flush()
 
     def _hold_any(self, deliveries: Sequence[Delivery | None]) -> bool:
         ours = [each for each in deliveries if each is not None]
         return bool(ours) and self.database.read(lambda tx: self._messages.holds(tx, ours[0]))
-
-    def settle_soon(self, settlement: Settlement) -> Future[list[Delivery | None]]:
-        return self._writer.run_soon(lambda tx: self._settle(tx, settlement))
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
@@ -262,6 +267,7 @@ class SqlStore(Store):
 
     def get_results(self, task_ids: Iterable[str]) -> dict[str, ResultRow]:
         ids = list(task_ids)
+        self._writer.flush()
         return self.database.read(lambda tx: self._results.get(tx, ids))
 
     def forget(self, task_id: str) -> None:
@@ -280,6 +286,7 @@ class SqlStore(Store):
         return self.database.read(lambda tx: self._chords.parts(tx, group_id))
 
     def runs(self, task_id: str) -> list[RunRow]:
+        self._writer.flush()
         return self.database.read(lambda tx: self._results.runs(tx, task_id))
 
     def watch(self, task_id: str) -> AbstractContextManager[Watch]:
@@ -381,6 +388,7 @@ class SqlStore(Store):
         return self.database.read(lambda tx: self._messages.waiting(tx, limit))
 
     def unfinished(self) -> dict[MessageState, int]:
+        self._writer.flush()
         return self.database.read(self._messages.states)
 
     def post(self, topic: str, payload: str, *, until: float) -> int:
@@ -444,6 +452,7 @@ class SqlStore(Store):
         return self._writer.run(take)
 
     def is_outstanding(self, task_id: str) -> bool:
+        self._writer.flush()
         return self.database.read(lambda tx: self._messages.is_outstanding(tx, task_id))
 
     def periodic(self, names: Collection[str] | None = None) -> dict[str, PeriodicRow]:
@@ -532,6 +541,26 @@ class SqlStore(Store):
         ready, next_due = self._messages.peek(tx)
         seen = (self._messages.last(tx), ready, next_due, *self._control.signature(tx))
         return seen, self._results.ready(tx, watched)
+
+
+class _Settling:
+    """One settlement on its way, and what it published in the transaction that was tried last."""
+
+    __slots__ = ("_settle", "_settlement", "key", "published")
+
+    def __init__(
+        self,
+        settle: Callable[[Transaction, Settlement], list[Delivery | None]],
+        settlement: Settlement,
+    ) -> None:
+        self._settle, self._settlement = settle, settlement
+        #: Those of one claim share a token.
+        self.key = (settlement.delivery.row, settlement.delivery.token)
+        self.published: list[Delivery | None] = []
+
+    def work(self, tx: Transaction) -> list[Delivery | None]:
+        self.published = self._settle(tx, self._settlement)
+        return self.published
 
 
 def _before_fork() -> None:

@@ -87,6 +87,10 @@ class Wakeup:
                 if not self._watches[task_id]:
                     del self._watches[task_id]
 
+    def is_watched(self, task_id: str) -> bool:
+        """Whether somebody in this process waits for this result."""
+        return task_id in self._watches
+
     def _subscribe(self, callbacks: dict[int, Callback], callback: Callback) -> Callback:
         with self._mutex:
             self._numbers += 1

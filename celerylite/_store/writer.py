@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from kombu.exceptions import OperationalError
 
 from celerylite._interrupts import uninterrupted
+from celerylite._store import Done
 from celerylite._store.engine import Changes, Database, Transaction
 
 __all__ = ("Writer",)
+
+logger = logging.getLogger("celery.store")
 
 T = TypeVar("T")
 Work = Callable[[Transaction], T]
@@ -33,16 +37,24 @@ class Writer:
     tells the others. If the shared transaction fails, each runs alone, so that nobody fails for another.
     """
 
-    def __init__(self, database: Database, announce: Callable[[Changes], None]) -> None:
+    def __init__(self, database: Database, announce: Callable[[Changes], None], window_s: float) -> None:
         self._database = database
         self._announce = announce
+        self._window_s = window_s
         self._begin()
 
     def _begin(self) -> None:
         self._lead = threading.Lock()
+        #: Work that somebody waits for.
         self._queue: deque[_Entry[Any]] = deque()
+        #: Work that nobody waits for, and the part of it that is not committed yet.
+        self._lazy: deque[_Entry[Any]] = deque()
+        self._later: set[_Entry[Any]] = set()
         self._mutex = threading.Lock()
         self._wake = threading.Event()
+        self._hurry = threading.Event()
+        #: The thread has been told that something waits.
+        self._told = False
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -56,34 +68,59 @@ class Writer:
             return self._run(work)
 
     def _run(self, work: Work[T]) -> T:
-        if not self._queue and self._lead.acquire(blocking=False):
+        if not self._waits() and self._lead.acquire(blocking=False):
             try:
-                return self._alone(work)
+                return self._commit(work)
             finally:
                 self._lead.release()
                 self._hand_over()
         entry = _Entry(work)
         self._queue.append(entry)
-        while not entry.done.is_set():
+        while not entry.over:
             # Appended before this try and handed over after each release: nobody is left waiting.
             if self._lead.acquire(blocking=False):
-                try:
-                    self._together()
-                finally:
-                    self._lead.release()
-                    self._hand_over()
+                self._lead_and_release()
             else:
-                entry.called.wait()
-                entry.called.clear()
+                entry.wait()
         return entry.outcome()
 
-    def run_soon(self, work: Work[T]) -> Future[T]:
-        """Commit `work` on the writer's thread. Does not block."""
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
-        self._queue.append(_Entry(work, future))
-        self._start()
-        return future
+    def run_soon(self, work: Work[T], done: Done[T]) -> None:
+        """Commit `work` on the writer's thread, then call `done`. Does not block."""
+        self._queue.append(_Entry(work, done))
+        self._hurry.set()
+        self._tell_thread()
+
+    def run_later(self, work: Work[T], done: Done[T]) -> None:
+        """Commit `work` with whatever is committed next, at the latest after the window; then call `done`.
+
+        Does not block, unless so much waits already that its own caller has to commit some of it.
+        """
+        entry = _Entry(work, done)
+        self._later.add(entry)
+        self._lazy.append(entry)
+        if len(self._later) > _TOGETHER:
+            self.flush()
+        else:
+            self._tell_thread()
+
+    def flush(self) -> None:
+        """Return when everything that was given to `run_later` so far is committed. Blocks."""
+        if not self._later:
+            return
+        with uninterrupted():
+            pending = list(self._later)
+            while not all(entry.over for entry in pending):
+                self._lead.acquire()
+                self._lead_and_release()
+
+    def nudge(self) -> None:
+        """Commit what waits: here, if nobody leads just now, else on the writer's thread right afterwards."""
+        with uninterrupted():
+            if self._lead.acquire(blocking=False):
+                self._lead_and_release()
+            else:
+                self._hurry.set()
+                self._tell_thread()
 
     def quiet(self, work: Callable[[], T]) -> T | None:
         """Run `work` as leader if nobody else leads just now, else return None."""
@@ -104,20 +141,73 @@ class Writer:
         self._hand_over()
 
     def close(self) -> None:
-        """Commit what was given to `run_soon` and end the thread."""
+        """Commit what nobody waits for and end the thread."""
         with self._mutex:
             self._closed = True
             thread = self._thread
+        self._hurry.set()
         self._wake.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        with self._lead:
-            while self._queue:
-                self._together()
+        while self._waits():
+            self._lead.acquire()
+            self._lead_and_release()
 
     # -- leading ------------------------------------------------------------------------------------
 
-    def _alone(self, work: Work[T]) -> T:
+    def _lead_and_release(self) -> None:
+        """As the one who leads: commit what waits, let others lead, and tell those whose work it was."""
+        ended: list[_Entry[Any]] = []
+        try:
+            self._commit_together(ended)
+        finally:
+            self._lead.release()
+            self._hand_over()
+            # After the release: who is told may want to write.
+            for entry in ended:
+                entry.tell()
+
+    def _commit_together(self, ended: list[_Entry[Any]]) -> None:
+        batch = self._batch()
+        if len(batch) < 2:
+            self._commit_one_by_one(batch, ended)
+            return
+        try:
+            results = self._commit(lambda tx: [entry.work(tx) for entry in batch])
+        except OperationalError as error:
+            # The database is away: running each alone would only wait as long again for each.
+            for entry in batch:
+                self._end(entry, ended, error=error)
+        except Exception:
+            self._commit_one_by_one(batch, ended)
+        except BaseException:
+            # This thread is interrupted; somebody else will lead.
+            self._queue.extendleft(reversed(batch))
+            raise
+        else:
+            for entry, result in zip(batch, results, strict=True):
+                self._end(entry, ended, result)
+
+    def _commit_one_by_one(self, batch: deque[_Entry[Any]], ended: list[_Entry[Any]]) -> None:
+        while batch:
+            try:
+                result = self._commit(batch[0].work)
+            except Exception as error:
+                self._end(batch.popleft(), ended, error=error)
+            except BaseException:
+                self._queue.extendleft(reversed(batch))
+                raise
+            else:
+                self._end(batch.popleft(), ended, result)
+
+    def _end(
+        self, entry: _Entry[Any], ended: list[_Entry[Any]], result: Any = None, error: Exception | None = None
+    ) -> None:
+        entry.result, entry.error, entry.over = result, error, True
+        self._later.discard(entry)
+        ended.append(entry)
+
+    def _commit(self, work: Work[T]) -> T:
         changes = Changes()
 
         def noted(tx: Transaction) -> T:
@@ -131,43 +221,11 @@ class Writer:
             self._announce(changes)
         return result
 
-    def _together(self) -> None:
-        batch = self._batch()
-        if len(batch) == 1:
-            self._one(batch[0])
-        elif batch:
-            try:
-                results = self._alone(lambda tx: [entry.work(tx) for entry in batch])
-            except OperationalError as error:
-                # The database is away: running each alone would only wait as long again for each.
-                for entry in batch:
-                    entry.fail(error)
-            except Exception:
-                for entry in batch:
-                    self._one(entry)
-            except BaseException:
-                # This thread is interrupted; somebody else will lead.
-                self._queue.extendleft(reversed(batch))
-                raise
-            else:
-                for entry, result in zip(batch, results, strict=True):
-                    entry.succeed(result)
-
-    def _one(self, entry: _Entry[Any]) -> None:
-        try:
-            result = self._alone(entry.work)
-        except Exception as error:
-            entry.fail(error)
-        except BaseException:
-            self._queue.appendleft(entry)
-            raise
-        else:
-            entry.succeed(result)
-
-    def _batch(self) -> list[_Entry[Any]]:
-        batch: list[_Entry[Any]] = []
-        while self._queue and len(batch) < _TOGETHER:
-            batch.append(self._queue.popleft())
+    def _batch(self) -> deque[_Entry[Any]]:
+        batch: deque[_Entry[Any]] = deque()
+        for waiting in (self._queue, self._lazy):
+            while waiting and len(batch) < _TOGETHER:
+                batch.append(waiting.popleft())
         return batch
 
     def _hand_over(self) -> None:
@@ -175,15 +233,23 @@ class Writer:
         try:
             first = self._queue[0]
         except IndexError:
+            if self._lazy:
+                self._tell_thread()
             return
-        if first.future is None:
-            first.called.set()
+        if first.done is None:
+            first.call()
         else:
-            self._start()
+            self._tell_thread()
+
+    def _waits(self) -> bool:
+        return bool(self._queue or self._lazy)
 
     # -- the thread for callers that do not wait ----------------------------------------------------
 
-    def _start(self) -> None:
+    def _tell_thread(self) -> None:
+        if self._told:
+            return  # It has not begun to look since.
+        self._told = True
         self._wake.set()
         # With the lock, always: a thread that is about to end has looked, and has not said so yet.
         with self._mutex:
@@ -195,12 +261,16 @@ class Writer:
         while True:
             woken = self._wake.wait(_IDLE_S)
             self._wake.clear()
-            while self._queue:
-                with self._lead:
-                    self._together()
-                self._hand_over()
+            if not self._queue:
+                # Until somebody comes who wants it now, or the window is over, others may take it along.
+                self._hurry.wait(self._window_s if self._lazy else 0.0)
+            self._hurry.clear()
+            self._told = False
+            while self._waits():
+                self._lead.acquire()
+                self._lead_and_release()
             with self._mutex:
-                if (self._closed or not woken) and not self._queue and not self._wake.is_set():
+                if (self._closed or not woken) and not self._waits() and not self._wake.is_set():
                     self._thread = None
                     return
 
@@ -208,30 +278,41 @@ class Writer:
 class _Entry(Generic[T]):
     """One caller's work, and how it learns what came out."""
 
-    __slots__ = ("called", "done", "error", "future", "result", "work")
+    __slots__ = ("_called", "done", "error", "over", "result", "work")
 
-    def __init__(self, work: Work[T], future: Future[T] | None = None) -> None:
+    def __init__(self, work: Work[T], done: Done[T] | None = None) -> None:
         self.work = work
-        self.future = future
-        #: Set to have the waiting caller look again: its work is done, or it is to lead.
-        self.called = threading.Event()
-        self.done = threading.Event()
+        #: Called when it is over; None: somebody waits.
+        self.done = done
+        self.over = False
         self.result: T | None = None
         self.error: BaseException | None = None
+        # A lock, not an Event: it takes a third of the time, and each contended commit makes one.
+        self._called = threading.Lock() if done is None else None
+        if self._called is not None:
+            self._called.acquire()
 
-    def succeed(self, result: T) -> None:
-        self.result = result
-        self.done.set()
-        self.called.set()
-        if self.future is not None:
-            self.future.set_result(result)
+    def wait(self) -> None:
+        """Block until `call`."""
+        if self._called is not None:
+            self._called.acquire()
 
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.done.set()
-        self.called.set()
-        if self.future is not None:
-            self.future.set_exception(error)
+    def call(self) -> None:
+        """Have the waiting caller look again: its work is done, or it is to lead."""
+        if self._called is not None:
+            with suppress(RuntimeError):  # Called already, and it has not looked yet.
+                self._called.release()
+
+    def tell(self) -> None:
+        """Tell whose work it is that it is over."""
+        if self.done is None:
+            self.call()
+            return
+        try:
+            self.done(self.result, self.error)
+        except Exception:
+            # Others have still to be told of theirs.
+            logger.exception("What should follow a commit failed: %r", self.done)
 
     def outcome(self) -> T:
         if self.error is not None:

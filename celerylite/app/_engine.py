@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_OID, getnode, uuid3
@@ -76,6 +77,9 @@ class Engine:
                 if self._store is None:
                     self._store = self._open_store()
         return self._store
+
+    def _opened_store(self) -> Store:
+        return self.store
 
     def _open_store(self) -> Store:
         conf, database = self.conf, self._database
@@ -145,10 +149,12 @@ class Engine:
         # Opening the database and starting the runtime block; after the first time this is an attribute.
         runtime = self._runtime or await _awaiting.to_thread(self._runtime_for_publishing)
         if runtime is not None:
-            await _awaiting.wrap_future(runtime.publish_soon(messages))
+            await _awaiting.told(partial(runtime.publish_soon, messages))
             return
-        await _awaiting.to_thread(lambda: self.store)
-        await _awaiting.wrap_future(self.store.publish_soon([_store.Outgoing(message=m) for m in messages]))
+        if self._store is None:
+            await _awaiting.to_thread(self._opened_store)
+        store = self.store
+        await _awaiting.told(partial(store.publish_soon, [_store.Outgoing(message=m) for m in messages]))
 
     def _runtime_for_publishing(self) -> Runtime | None:
         if self._runtime is not None:

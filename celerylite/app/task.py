@@ -681,5 +681,8 @@ class Task(_Parametrised[P, R]):
 # Workers go straight to `run` past this method; one that a subclass or a tracing library put in its place
 # is called.
 setattr(Task.__call__, "runs_the_body", True)  # noqa: B010  (functions have no such attribute to the type checker)
+# And nobody waits for a handler that was not written.
+setattr(Task.on_success, "does_nothing", True)  # noqa: B010
+setattr(Task.after_return, "does_nothing", True)  # noqa: B010
 
 BaseTask = Task

@@ -145,3 +145,6 @@ class _TracedSite:
             x.task.backend.save_row(row)
         for message in x.outbox.messages:
             x.app._publish(message)
+
+    def settle_later(self, x: Execution) -> None:
+        self.settle(x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,13 @@ from kombu.exceptions import OperationalError
 from celerylite import _clock
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
-from celerylite._store import Claim, Delivery, Outgoing, Store, this_process
+from celerylite._store import Claim, ClaimLost, Delivery, Outgoing, Store, this_process
 from celerylite._store.processes import is_gone
 from celerylite.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celerylite.utils import uuid
 from celerylite.utils.log import get_logger
 from celerylite.utils.nodenames import default_nodename
-from celerylite.worker import _chords, _execute, _settlement
+from celerylite.worker import _chords, _execute, _report, _settlement
 from celerylite.worker._coroutines import LoopThread
 from celerylite.worker._deciding import Deciding
 from celerylite.worker._defect import conclude_defect
@@ -184,6 +183,7 @@ class Runtime(RemoteControlled, Deciding):
         self._loop.stop()
         self._steps.stop(2.0)
         self._deadlines.stop()
+        self.store.flush()
         self._stop_remote()
         try:
             self.store.leave(self.owner)
@@ -294,22 +294,20 @@ class Runtime(RemoteControlled, Deciding):
             raise
         self.published(outgoing, deliveries)
 
-    def publish_soon(self, messages: Sequence[Message]) -> Future[None]:
-        """As `publish`, without blocking: the future ends when the messages are committed."""
+    def publish_soon(
+        self, messages: Sequence[Message], done: Callable[[None, BaseException | None], None]
+    ) -> None:
+        """As `publish`, without blocking: `done` is called when the messages are committed."""
         outgoing = [self.outgoing(message) for message in messages]
-        done: Future[None] = Future()
 
-        def committed(future: Future[list[Delivery | None]]) -> None:
-            error = future.exception()
-            if error is not None:
+        def committed(deliveries: list[Delivery | None] | None, error: BaseException | None) -> None:
+            if deliveries is None:
                 self.not_published(outgoing)
-                done.set_exception(error)
-                return
-            self.published(outgoing, future.result())
-            done.set_result(None)
+            else:
+                self.published(outgoing, deliveries)
+            done(None, error)
 
-        self.store.publish_soon(outgoing).add_done_callback(committed)
-        return done
+        self.store.publish_soon(outgoing, committed)
 
     def outgoing(self, message: Message) -> Outgoing:
         """`message`, claimed by this runtime if there is a place for it."""
@@ -598,7 +596,8 @@ class Runtime(RemoteControlled, Deciding):
         try:
             _execute.conclude(x)
         finally:
-            self.forget_execution(x)
+            if not x.settling:
+                self.forget_execution(x)
 
     def take_decision(self, x: Execution, abandon: bool = False) -> bool:
         """Whether the caller is the one who settles `x`: the first to ask, and nobody after."""
@@ -651,6 +650,40 @@ class Runtime(RemoteControlled, Deciding):
     def settle(self, x: Execution) -> None:
         """Commit the outcome; waits while the database is away. Raises ClaimLost."""
         _settlement.settle(self, x)
+
+    def settle_later(self, x: Execution) -> None:
+        """Commit the outcome together with what is committed next; does not wait for it."""
+        if x.delivery is None:
+            return  # Nothing was claimed.
+        x.settling = True
+        self._slots.settling(1)
+        try:
+            _settlement.settle_later(self, x, x.delivery, partial(self._settled, x))
+        except BaseException:
+            x.settling = False
+            self._slots.settling(-1)
+            raise
+
+    def _settled(self, x: Execution, error: BaseException | None) -> None:
+        if error is not None:
+            # Patiently, and not on the thread of whoever led that commit.
+            self._steps.submit(partial(self._settle_again, x))
+            return
+        self.events.ended(x)
+        self.forget_execution(x)
+        self._slots.settling(-1)
+
+    def _settle_again(self, x: Execution) -> None:
+        try:
+            self.settle(x)
+        except ClaimLost:
+            _report.outcome_discarded(x)
+        except BaseException as exc:
+            if x.delivery is not None:
+                self._conclude_defect(x.delivery, exc)
+        finally:
+            self.forget_execution(x)
+            self._slots.settling(-1)
 
     def time_is_up(self, x: Execution, limit: float) -> None:
         """End a call that reached its hard limit; its place is given to others."""

@@ -159,6 +159,10 @@ class _Child:
         if not answer.accepted:
             raise ClaimLost(x.id, self.hostname)
 
+    def settle_later(self, x: Execution) -> None:
+        """As `settle`: the parent does not know yet that this call has ended."""
+        self.settle(x)
+
     def _why_leave(self) -> str | None:
         most, used = self._settings.max_memory, _peak_memory()
         if most and used > most:

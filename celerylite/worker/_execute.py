@@ -104,8 +104,11 @@ def conclude(x: Execution) -> None:
             # Not even judged: that would call errbacks a second time.
             raise ClaimLost(x.id, x.site.hostname)
         judge(x)
-        settle(x)
-        tell(x)
+        if _report.tells_nobody(x):
+            x.site.settle_later(x)
+        else:
+            settle(x)
+            tell(x)
     except ClaimLost:
         _report.outcome_discarded(x)
     finally:
@@ -442,6 +445,9 @@ class _EagerSite:
     def settle(self, x: Execution) -> None:
         for row in x.results:
             x.task.backend.save_row(row)
+
+    def settle_later(self, x: Execution) -> None:
+        self.settle(x)
 
 
 def run_eagerly(call: EagerCall) -> Any:

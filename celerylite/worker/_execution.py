@@ -40,6 +40,10 @@ class Site(Protocol):
         """Make the outcome durable; raises ClaimLost when it is not ours to decide any more."""
         ...
 
+    def settle_later(self, x: Execution) -> None:
+        """Make the outcome durable soon, in one commit with others. Does not wait for it."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Execution:
@@ -80,6 +84,9 @@ class Execution:
     decided: bool = False
     #: Another thread decided the outcome (time limit, termination); what this one finds is discarded.
     abandoned: bool = False
+
+    #: Its outcome is on its way to the database; until it is there the execution counts as running.
+    settling: bool = False
 
     #: It takes one of the runtime's places; others are concluded beside them.
     has_place: bool = True

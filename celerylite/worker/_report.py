@@ -27,6 +27,7 @@ __all__ = (
     "outcome_discarded",
     "postrun",
     "received",
+    "tells_nobody",
     "turned_away",
 )
 
@@ -87,6 +88,20 @@ def outcome_discarded(x: Execution) -> None:
         x.id,
         extra={"action": "outcome-discarded"},
     )
+
+
+def tells_nobody(x: Execution) -> bool:
+    """Whether no handler, signal, event or log line will speak of a success.
+
+    Then nobody can tell whether the task ended before or after its outcome was committed.
+    """
+    if x.state != states.SUCCESS or _tracing.isEnabledFor(logging.INFO):
+        return False
+    if x.site.events is not None and x.site.events.wants(x):
+        return False
+    if signals.task_success.receivers or signals.task_postrun.receivers:
+        return False
+    return all(getattr(x.task, name).__dict__.get("does_nothing") for name in ("on_success", "after_return"))
 
 
 def outcome(x: Execution) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kombu.exceptions import OperationalError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from celerylite.worker import Runtime
     from celerylite.worker._execution import Execution
 
-__all__ = ("CHORD_BODY", "KeepsHistory", "commit", "outcome", "patiently", "settle")
+__all__ = ("CHORD_BODY", "KeepsHistory", "commit", "outcome", "patiently", "settle", "settle_later")
 
 #: Name of the internal message that sends the body of a chord. No task has it: a runtime knows what to do.
 CHORD_BODY = "celerylite.chord_body"
@@ -71,6 +71,22 @@ def settle(runtime: Runtime, x: Execution) -> None:
     commit(runtime, x.delivery, **outcome(runtime, x))
 
 
+def settle_later(
+    runtime: Runtime, x: Execution, delivery: Delivery, done: Callable[[BaseException | None], None]
+) -> None:
+    """As `settle`, together with what is committed next. `done` is told when, or why not."""
+    committing = _Committing(runtime, delivery, **outcome(runtime, x))
+
+    def over(deliveries: list[Delivery | None] | None, error: BaseException | None) -> None:
+        if deliveries is None:
+            committing.failed()
+        else:
+            committing.succeeded(deliveries)
+        done(error)
+
+    runtime.store.settle_later(committing.settlement, over)
+
+
 def outcome(site: KeepsHistory, x: Execution) -> dict[str, Any]:
     """What `commit` needs to know about the outcome of `x`; can be sent to another process.
 
@@ -85,33 +101,61 @@ def outcome(site: KeepsHistory, x: Execution) -> dict[str, Any]:
     }
 
 
-def commit(
-    runtime: Runtime, delivery: Delivery, *, outbox: Any = (), results: Iterable[Any] = (), **fields: Any
-) -> None:
+def commit(runtime: Runtime, delivery: Delivery, **fields: Any) -> None:
     """Settle `delivery` with the messages of `outbox`, `results` and the other fields of a `Settlement`."""
-    rows = tuple(_own_rows(results))
-    outgoing: list[Outgoing] = [runtime.outgoing(message) for message in outbox]
-    bodies: dict[str, Outgoing] = {}
-
-    def complete(group_id: str) -> Outgoing:
-        # Kept by id: the transaction may be tried again, a place must be taken only once.
-        if group_id not in bodies:
-            bodies[group_id] = runtime.outgoing(_message_of_body(group_id, delivery))
-        return bodies[group_id]
-
-    settlement = Settlement(
-        delivery=delivery, results=rows, publish=tuple(outgoing), on_chord_complete=complete, **fields
-    )
+    committing = _Committing(runtime, delivery, **fields)
     try:
-        deliveries = patiently(lambda: runtime.store.settle(settlement), runtime.stop_event)
+        deliveries = patiently(lambda: runtime.store.settle(committing.settlement), runtime.stop_event)
     except BaseException:
-        runtime.not_published([*outgoing, *bodies.values()])
+        committing.failed()
         raise
     if deliveries is None:
-        runtime.not_published([*outgoing, *bodies.values()])
-        return
-    completed = list(bodies.values())[: len(deliveries) - len(outgoing)]
-    runtime.published([*outgoing, *completed], deliveries)
+        committing.failed()
+    else:
+        committing.succeeded(deliveries)
+
+
+class _Committing:
+    """One settlement, and the places of what it publishes here."""
+
+    __slots__ = ("_bodies", "_delivery", "_outgoing", "_runtime", "settlement")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        delivery: Delivery,
+        *,
+        outbox: Any = (),
+        results: Iterable[Any] = (),
+        **fields: Any,
+    ) -> None:
+        self._runtime, self._delivery = runtime, delivery
+        rows = tuple(_own_rows(results))
+        self._outgoing: list[Outgoing] = [runtime.outgoing(message) for message in outbox]
+        self._bodies: dict[str, Outgoing] = {}
+        self.settlement = Settlement(
+            delivery=delivery,
+            results=rows,
+            publish=tuple(self._outgoing),
+            on_chord_complete=self._complete,
+            **fields,
+        )
+
+    def _complete(self, group_id: str) -> Outgoing:
+        # Kept by id: the transaction may be tried again, a place must be taken only once.
+        if group_id not in self._bodies:
+            self._bodies[group_id] = self._runtime.outgoing(_message_of_body(group_id, self._delivery))
+        return self._bodies[group_id]
+
+    def succeeded(self, deliveries: Sequence[Delivery | None]) -> None:
+        """Start what was published, where there is a place for it."""
+        completed = list(self._bodies.values())[: len(deliveries) - len(self._outgoing)]
+        if deliveries:
+            self._runtime.published([*self._outgoing, *completed], deliveries)
+
+    def failed(self) -> None:
+        """Give the places back."""
+        self._runtime.not_published([*self._outgoing, *self._bodies.values()])
 
 
 def _own_rows(results: Iterable[Any]) -> Iterator[ResultRow]:

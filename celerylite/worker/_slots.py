@@ -48,6 +48,8 @@ class Slots:
         self._promised = 0
         self._held: dict[Kind, list[tuple[int, int, Delivery]]] = {kind: [] for kind in limits}
         self._running = 0
+        #: Tasks that have ended and whose outcome is not committed yet; they have no place any more.
+        self._unsettled = 0
         self._hurried = False
         #: Messages wait in the database behind the ones in memory.
         self._backlog = False
@@ -150,6 +152,15 @@ class Slots:
         self._running -= 1
         self._idle.notify_all()
 
+    def settling(self, more: int) -> None:
+        """Count an outcome that is on its way to the database (1), or has arrived there (-1)."""
+        with self._mutex:
+            self._unsettled += more
+            self._idle.notify_all()
+
+    def _is_idle(self) -> bool:
+        return self._running == 0 and self._unsettled == 0
+
     def resize(self, kind: Kind, by: int) -> None:
         """Add `by` places (or take away: they go as tasks end)."""
         with self._mutex:
@@ -181,8 +192,8 @@ class Slots:
     def wait_idle(self, timeout: float | None) -> bool:
         """Wait until nothing runs; False after `timeout` real seconds or once told to `hurry`."""
         with self._mutex:
-            self._idle.wait_for(lambda: self._running == 0 or self._hurried, timeout)
-            return self._running == 0
+            self._idle.wait_for(lambda: self._is_idle() or self._hurried, timeout)
+            return self._is_idle()
 
     def hurry(self) -> None:
         """End every `wait_idle`, now and later."""
@@ -196,9 +207,9 @@ class Slots:
             return self._idle.wait(timeout)
 
     def counts(self) -> tuple[int, int]:
-        """How many run, and how many are held."""
+        """How many run or are being settled, and how many are held."""
         with self._mutex:
-            return self._running, self._count_held() + self._promised
+            return self._running + self._unsettled, self._count_held() + self._promised
 
     def held(self) -> Iterable[Delivery]:
         """What is held now."""

@@ -69,7 +69,8 @@ class Telling:
 
     # -- tasks ---------------------------------------------------------------------------------------
 
-    def _wanted(self, x: Execution) -> bool:
+    def wants(self, x: Execution) -> bool:
+        """Whether anybody would get an event about `x` now."""
         dispatcher = self.dispatcher
         return (
             dispatcher is not None
@@ -80,7 +81,7 @@ class Telling:
 
     def received(self, x: Execution) -> None:
         """A call has arrived."""
-        if not self._wanted(x):
+        if not self.wants(x):
             return
         request = x.request
         self._send(
@@ -99,14 +100,14 @@ class Telling:
     def started(self, x: Execution) -> None:
         """A call's task begins."""
         worker_state.count_begun(x.shown_name)
-        if self._wanted(x):
+        if self.wants(x):
             self._send("task-started", x)
 
     def ended(self, x: Execution) -> None:
         """A call's outcome is settled."""
         if x.state == states.SUCCESS:
             worker_state.successful_requests.add(x.id)
-        if self._wanted(x):
+        if self.wants(x):
             event = of_outcome(x)
             if event is not None:
                 self._send(event[0], x, **event[1])
@@ -115,7 +116,7 @@ class Telling:
         """As `ended`, for an outcome that a child process describes."""
         if event is not None and event[0] == "task-succeeded":
             worker_state.successful_requests.add(x.id)
-        if event is not None and self._wanted(x):
+        if event is not None and self.wants(x):
             self._send(event[0], x, **event[1])
 
     def _send(self, type: str, x: Execution, **fields: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def message(task_id: str = "", **changes: Any) -> Message:
 def out(task_id: str = "", *, owner: str | None = None, running: bool = False, **changes: Any) -> Outgoing:
     claim = None if owner is None else Claim(owner=owner, running=running)
     return Outgoing(message=message(task_id, **changes), claim=claim)
+
+
+def soon(begin: Callable[..., None], *args: Any) -> Future[Any]:
+    """What a method that tells its outcome to a callback came to."""
+    future: Future[Any] = Future()
+
+    def done(value: Any, error: BaseException | None) -> None:
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    begin(*args, done)
+    return future
 
 
 def started(store: SqlStore, task_id: str = "", owner: str = "me") -> Delivery:

@@ -36,6 +36,7 @@ from compat_tests.ours.store_fixtures import (
     make_url,
     message,
     out,
+    soon,
     started,
     success,
 )
@@ -140,7 +141,7 @@ def test_scheduled_messages_can_be_taken_by_id_before_their_time(store: SqlStore
 
 
 def test_publishing_soon_is_committed_without_the_caller(store: SqlStore) -> None:
-    futures = [store.publish_soon([out(str(i))]) for i in range(50)]
+    futures = [soon(store.publish_soon, [out(str(i))]) for i in range(50)]
     assert [future.result(DEADLINE_S) for future in futures] == [[None]] * 50
     assert store.queue_lengths() == {"celery": 50}
 
@@ -174,8 +175,8 @@ def test_publishers_that_meet_share_a_commit_but_not_a_failure(store: SqlStore) 
     with ThreadPoolExecutor(5) as pool:
         first = pool.submit(store.publish, [out("first")])
         assert entered.wait(DEADLINE_S)
-        good = [store.publish_soon([out(f"good-{i}")]) for i in range(3)]
-        bad = store.settle_soon(success(started_elsewhere()))
+        good = [soon(store.publish_soon, [out(f"good-{i}")]) for i in range(3)]
+        bad = soon(store.settle_later, success(started_elsewhere()))
         release.set()
         assert first.result(DEADLINE_S) == [None]
         assert [each.result(DEADLINE_S) for each in good] == [[None]] * 3
@@ -183,6 +184,43 @@ def test_publishers_that_meet_share_a_commit_but_not_a_failure(store: SqlStore) 
             bad.result(DEADLINE_S)
     assert store.queue_lengths() == {"celery": 4}
     assert store.get_result("elsewhere") is None
+
+
+def test_what_is_settled_later_is_seen_by_whoever_reads_in_this_process(store: SqlStore) -> None:
+    deliveries = [started(store, str(i)) for i in range(3)]
+    told = [soon(store.settle_later, success(each)) for each in deliveries]
+    assert set(store.get_results(["0", "1", "2"])) == {"0", "1", "2"}
+    assert [each.result(DEADLINE_S) for each in told] == [[]] * 3
+    assert store.unfinished() == {}
+
+
+def test_what_is_settled_later_is_committed_though_nobody_reads_or_writes(store: SqlStore) -> None:
+    assert soon(store.settle_later, success(started(store, "alone"))).result(DEADLINE_S) == []
+    assert store.get_result("alone") is not None
+
+
+def test_what_is_settled_later_goes_with_the_next_commit(opener: Opener) -> None:
+    store = opener(window=60.0)
+    told = soon(store.settle_later, success(started(store, "first")))
+    assert not told.done()
+    store.publish([out("second")])
+    assert told.result(DEADLINE_S) == []
+
+
+def test_closing_commits_what_was_to_be_settled_later(opener: Opener) -> None:
+    store = opener(window=60.0)
+    told = soon(store.settle_later, success(started(store, "first")))
+    store.close()
+    assert told.result(DEADLINE_S) == []
+
+
+def test_a_flood_of_what_is_settled_later_waits_for_the_database_and_not_in_memory(opener: Opener) -> None:
+    store = opener(window=60.0)
+    deliveries = store.publish([out(str(i), owner="me", running=True) for i in range(600)])
+    told = [soon(store.settle_later, success(each)) for each in deliveries if each is not None]
+    assert sum(not each.done() for each in told) <= 256
+    store.flush()
+    assert all(each.done() for each in told)
 
 
 def started_elsewhere() -> Delivery:

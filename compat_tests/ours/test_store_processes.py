@@ -15,7 +15,7 @@ import pytest
 from celerylite import _store
 from celerylite._store import MessageState, processes
 from celerylite._store.sql import SqlStore
-from compat_tests.ours.store_fixtures import Opener, join, make_opener, make_url, out, started
+from compat_tests.ours.store_fixtures import Opener, join, make_opener, make_url, out, soon, started
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ PRELUDE = """
 import os, sys, threading
 from celerylite import _store
 from celerylite._store import Settlement, ResultRow, processes
-from compat_tests.ours.store_fixtures import join, out, success
+from compat_tests.ours.store_fixtures import join, out, soon, success
 store = _store.open_store(sys.argv[1])
 def say(*words):
     print(*words, flush=True)
@@ -211,7 +211,7 @@ child = os.fork()
 if child == 0:
     store.publish([out("child")])
     store.after_fork()  # a second time, which changes nothing
-    store.publish_soon([out("child-soon")]).result(10)
+    soon(store.publish_soon, [out("child-soon")]).result(10)
     store.close()
     os._exit(0)
 status = os.waitpid(child, 0)[1]
@@ -260,7 +260,7 @@ say("seen")
 
 
 def test_a_writer_is_not_stopped_by_a_thread_that_closes_the_store(store: SqlStore) -> None:
-    futures = [store.publish_soon([out(str(i))]) for i in range(100)]
+    futures = [soon(store.publish_soon, [out(str(i))]) for i in range(100)]
     store.close()
     assert all(future.done() for future in futures)
     assert not [each for each in threading.enumerate() if each.name.startswith("celerylite-")]
