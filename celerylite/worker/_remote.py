@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from celerylite._store import Delivery, this_process
+from celerylite._store import Delivery
 from celerylite._store.processes import is_gone
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.nodenames import nodesplit
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from celerylite.worker._execution import Execution
     from celerylite.worker._keeper import Keeper
     from celerylite.worker._kinds import Kinds
+    from celerylite.worker._lease import Lease
     from celerylite.worker._pools import ThreadPool
     from celerylite.worker._prefork import ProcessPool
     from celerylite.worker._slots import Slots
@@ -46,6 +47,7 @@ class RemoteControlled:
     _kinds: Kinds
     _children: ProcessPool | None
     _keeper: Keeper
+    _lease: Lease
     _mutex: threading.Lock
     _paused: set[str]
     _revoked: set[str]
@@ -86,7 +88,7 @@ class RemoteControlled:
         if self.hostname in names:
             name, host = nodesplit(self.hostname)
             self.hostname = f"{name}-{os.getpid()}@{host}"
-            self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+            self._lease.join()
 
     def shut_down(self, now: bool = False) -> None:
         """End as remote control asks: the worker as a program, or the runtime within another one. Blocks."""
@@ -122,7 +124,7 @@ class RemoteControlled:
         self._paused = self._paused - {queue}
         if self.queues is not None and queue not in self.queues:
             self.queues = self.queues | {queue}
-            self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+            self._lease.join()
         self._keeper.ask("claim")
 
     # -- calls ---------------------------------------------------------------------------------------
