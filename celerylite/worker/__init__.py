@@ -183,7 +183,7 @@ class Runtime(RemoteControlled, Deciding):
         self._beat.stop()
         if self._ticker is not None:
             self._ticker.close()
-        _settlement.patiently(self._give_back_held, self._stopping)
+        self._give_back_held()
         if not self._wait_for_running(self._grace(grace)):
             self._end_running()
         if self._children is not None:
@@ -218,7 +218,7 @@ class Runtime(RemoteControlled, Deciding):
     def _give_back_held(self) -> None:
         held = self._slots.take_held()
         if held:
-            self.store.give_back(held)
+            _settlement.patiently(partial(self.store.give_back, held), self._stopping)
 
     def _end_running(self) -> None:
         with self._mutex:

@@ -12,6 +12,7 @@ from celerylite._store import Delivery
 from celerylite._store.processes import is_gone
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.nodenames import nodesplit
+from celerylite.worker import _settlement
 from celerylite.worker import state as worker_state
 from celerylite.worker._mailbox import Listener, is_revoked_by_stamp
 from celerylite.worker._panel import Consumer
@@ -49,6 +50,7 @@ class RemoteControlled:
     _keeper: Keeper
     _lease: Lease
     _mutex: threading.Lock
+    _stopping: threading.Event
     _paused: set[str]
     _revoked: set[str]
 
@@ -112,7 +114,8 @@ class RemoteControlled:
         self._paused = self._paused | {queue}
         held = self._slots.take_held(lambda delivery: delivery.message.queue == queue)
         if held:
-            self.store.give_back(held)
+            # They are ours alone now: what is not given back, nobody runs.
+            _settlement.patiently(partial(self.store.give_back, held), self._stopping)
 
     def resume(self, queue: str) -> None:
         """End a pause of `queue`; a process that never took from it does not begin to."""
