@@ -50,7 +50,7 @@ class Dialect:
         return False
 
     def is_disconnect(self, error: BaseException) -> bool:
-        """Whether the connection is of no more use, or could not be made."""
+        """Whether the connection is of no more use (as one that cannot be written), or could not be made."""
         return False
 
     def too_large(self, cursor: Any, error: BaseException, sql: str, parameters: Any) -> Exception | None:

@@ -19,6 +19,10 @@ _TRANSIENT = (1205, 1213, 1020)
 #: Too many connections, shutdown, killed, timed out, no such host, gone away, lost during a query...
 _LOST = {(code,) for code in (1040, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2045, 2055, 4031)}
 
+#: An option of the server forbids it, transaction read only, InnoDB read only: after a failover this is the
+#: server that only follows, and a new connection may lead to the one that can be written.
+_READ_ONLY = (1290, 1792, 1836)
+
 
 class MySQL(Dialect):
     """For several processes or hosts; learns of their changes by looking."""
@@ -52,7 +56,9 @@ class MySQL(Dialect):
     def is_disconnect(self, error: BaseException) -> bool:
         if isinstance(error, pymysql.err.InterfaceError):
             return True
-        return isinstance(error, pymysql.err.OperationalError) and error.args[:1] in _LOST
+        if not isinstance(error, pymysql.err.OperationalError):
+            return False
+        return error.args[:1] in _LOST or _is_read_only(*error.args)
 
     def too_large(self, cursor: Any, error: BaseException, sql: str, parameters: Any) -> Exception | None:
         # The server hangs up on such a statement: taken for an outage, it would be tried for ever.
@@ -100,6 +106,11 @@ class MySQL(Dialect):
         # inserted row from one that was there.
         values: dict[str, Any] = {name: sa.bindparam(name) for name in columns}
         return sa.insert(table).prefix_with("IGNORE").values(values).inline()
+
+
+def _is_read_only(code: int = 0, text: object = "", *_: object) -> bool:
+    # 1290 is said of other options too.
+    return code in _READ_ONLY and (code != 1290 or "read-only" in str(text))
 
 
 def _columns(condition: sa.ColumnElement[bool]) -> list[sa.Column[Any]]:

@@ -22,6 +22,10 @@ _SCHEMA_LOCK = 0x63656C65
 #: serialization_failure, deadlock_detected, lock_not_available
 _TRANSIENT = ("40001", "40P01", "55P03")
 
+#: read_only_sql_transaction: after a failover this is the server that only follows, and a new connection
+#: may lead to the one that can be written.
+_READ_ONLY = "25006"
+
 
 class PostgreSQL(Dialect):
     """For several processes or hosts."""
@@ -45,10 +49,12 @@ class PostgreSQL(Dialect):
         return getattr(error, "sqlstate", None) in _TRANSIENT
 
     def is_disconnect(self, error: BaseException) -> bool:
+        state = getattr(error, "sqlstate", None)
+        if state == _READ_ONLY:
+            return True
         if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
             return False
         # Without a state it is the socket that failed. Classes: connection, too many, shutdown.
-        state = getattr(error, "sqlstate", None)
         return state is None or state[:2] in ("08", "53", "57")
 
     def lock_schema(self, connection: sa.Connection) -> None:

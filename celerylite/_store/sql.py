@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from kombu.exceptions import OperationalError
@@ -48,6 +48,8 @@ from celerylite._store.writer import Writer
 from celerylite.exceptions import ClaimLost, ImproperlyConfigured
 
 __all__ = ("SqlStore", "open_store")
+
+T = TypeVar("T")
 
 #: Seconds for which processes can read that the schedule was edited; they look now and then anyway.
 _LETTER_S = 300.0
@@ -111,6 +113,8 @@ class SqlStore(Store):
         self._wakeup.writer = self._writer
         #: What settlements published whose fate is not known, by row and token of the settled delivery.
         self._unsure: dict[tuple[int, str], list[Delivery | None]] = {}
+        #: What was claimed or rescued for whom, by transactions whose COMMIT may have arrived unanswered.
+        self._unanswered: dict[tuple[str, str], list[Sequence[Delivery]]] = {}
         self._pid = os.getpid()
         _open_stores.add(self)
 
@@ -144,14 +148,58 @@ class SqlStore(Store):
         running: int = 0,
         names: Collection[str] | None = None,
     ) -> Claimed:
+        if found := self._take_up("claim", owner):
+            return Claimed(deliveries=tuple(found), next_due_at=_clock.time())
         # Most looks find nothing: those shall not queue for the write lock.
         ready, next_due = self.database.read(self._messages.peek)
         if not ready and (next_due is None or next_due > _clock.time()):
             return Claimed(next_due_at=next_due)
-        return self._writer.run(lambda tx: self._claim(tx, owner, queues, limit, running, names))
+        return self._take(
+            ("claim", owner),
+            lambda tx: self._claim(tx, owner, queues, limit, running, names),
+            lambda claimed: claimed.deliveries,
+        )
 
     def claim_scheduled(self, owner: str, task_ids: Collection[str]) -> list[Delivery]:
-        return list(self._writer.run(lambda tx: self._claim_scheduled(tx, owner, task_ids)).deliveries)
+        claimed = self._take(
+            ("claim", owner),
+            lambda tx: self._claim_scheduled(tx, owner, task_ids),
+            lambda claimed: claimed.deliveries,
+        )
+        return list(claimed.deliveries)
+
+    def _take(
+        self,
+        key: tuple[str, str],
+        work: Callable[[Transaction], T],
+        taken_by: Callable[[T], Sequence[Delivery]],
+    ) -> T:
+        """Commit `work`; remember what it took if nobody can say whether it was committed."""
+        taken: Sequence[Delivery] = ()
+
+        def noted(tx: Transaction) -> T:
+            nonlocal taken
+            taken = ()
+            result = work(tx)
+            taken = taken_by(result)
+            return result
+
+        try:
+            return self._writer.run(noted)
+        except OperationalError:
+            if taken:
+                self._unanswered.setdefault(key, []).append(taken)
+            raise
+
+    def _take_up(self, what: str, owner: str) -> list[Delivery]:
+        """What was taken before an outage after all: while its owner lives, nobody else would run it."""
+        found: list[Delivery] = []
+        for taken in self._unanswered.get((what, owner), ()):
+            found += self.database.read(
+                lambda tx, taken=taken: [each for each in taken if self._messages.holds(tx, each)]  # type: ignore[misc]
+            )
+        self._unanswered.pop((what, owner), None)
+        return found
 
     def begin(self, deliveries: Sequence[Delivery], results: Sequence[ResultRow] = ()) -> set[int]:
         return self._writer.run(lambda tx: self._begin(tx, deliveries, results))
@@ -320,14 +368,14 @@ class SqlStore(Store):
         names: Collection[str] | None = None,
     ) -> list[Delivery]:
         gone = self.database.read(lambda tx: self._dead(tx, owner, dead, by_lease))
-        deliveries: list[Delivery] = []
+        deliveries = self._take_up("rescue", owner)
         for each in gone:
             # One transaction for each: a thousand messages of one must not hold up another's.
             take_over = functools.partial(
                 self._inherit, dead=each, owner=owner, is_dead=dead, by_lease=by_lease, names=names
             )
             try:
-                deliveries += self._writer.run(take_over)
+                deliveries += self._take(("rescue", owner), take_over, list)
             except OperationalError:
                 if not deliveries:
                     raise
@@ -532,6 +580,7 @@ class SqlStore(Store):
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
+        self._unanswered = {}
         self.database.after_fork()
         self._writer.after_fork()
         self._wakeup.after_fork()

@@ -59,11 +59,11 @@ class SQLite(Dialect):
         cursor.close()
 
     def is_transient(self, error: BaseException) -> bool:
-        if not isinstance(error, sqlite3.OperationalError):
-            return False
-        # The low byte is the primary code; BUSY_SNAPSHOT and others are variants of it.
-        code = getattr(error, "sqlite_errorcode", 0) or 0
-        return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+    def is_disconnect(self, error: BaseException) -> bool:
+        # Opened while the file could not be written, a connection stays so for good.
+        return _code(error) == sqlite3.SQLITE_READONLY
 
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql(self.begin)
@@ -94,6 +94,13 @@ class SQLite(Dialect):
 
     def skip_locked(self, select: sa.Select[Any]) -> sa.Select[Any]:
         return select  # the whole database is locked
+
+
+def _code(error: BaseException) -> int:
+    if not isinstance(error, sqlite3.OperationalError):
+        return 0
+    # The low byte is the primary code; BUSY_SNAPSHOT and others are variants of it.
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
 def _check_directory(url: sa.URL) -> None:

@@ -9,12 +9,10 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kombu.exceptions import OperationalError
-
 from celerylite import _clock
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
-from celerylite._store import Claim, ClaimLost, Delivery, Outgoing, Store, this_process
+from celerylite._store import Claim, ClaimLost, Delivery, Outgoing, Store, WorkerRow, this_process
 from celerylite._store.processes import is_gone
 from celerylite.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celerylite.utils import uuid
@@ -27,11 +25,11 @@ from celerylite.worker._defect import conclude_defect
 from celerylite.worker._execution import Execution, request_of
 from celerylite.worker._keeper import Keeper
 from celerylite.worker._kinds import Kinds, available_cpus, chosen_pool, default_threads, queues_of
+from celerylite.worker._lease import Lease
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
 from celerylite.worker._pools import ThreadPool
-from celerylite.worker._pulse import Pulse
 from celerylite.worker._remote import RemoteControlled
 from celerylite.worker._slots import Kind, Place, Slots
 from celerylite.worker.worker import WorkController
@@ -67,8 +65,8 @@ class Runtime(RemoteControlled, Deciding):
     """Runs the tasks of one app in this process. Thread-safe.
 
     A message that is published here and can run here is claimed by its insert and handed over in memory.
-    Others are claimed by the keeper, a thread that also renews the lease, rescues what dead processes
-    left and fires the schedule. Plain functions run in threads, coroutines on a loop.
+    Others are claimed by the keeper, a thread that also rescues what dead processes left. The lease and
+    the schedule have threads of their own. Plain functions run in threads, coroutines on a loop.
     """
 
     eager = False
@@ -115,11 +113,13 @@ class Runtime(RemoteControlled, Deciding):
         self._steps = ThreadPool("celerylite-step", _STEP_THREADS)
         self._loop = LoopThread(loop)
         self._keeper = Keeper("celerylite-keeper")
+        #: Fires the schedule: handlers of the user's run there, which may block.
+        self._beat = Keeper("celerylite-beat")
         self._deadlines = Deadlines()
         self._rates = RateLimits()
         self._ticker = ticker
-        self._lease = float(conf.celerylite_lease)
-        self._pulse = Pulse(self._lease)
+        self._lease_s = float(conf.celerylite_lease)
+        self._lease = Lease(store, self.owner, self._lease_s, self._row)
         self.keeps_history = bool(conf.celerylite_history)
         self._mutex = threading.Lock()
         self._running: dict[int, Execution] = {}
@@ -133,7 +133,7 @@ class Runtime(RemoteControlled, Deciding):
 
     def start(self) -> None:
         """Join the processes of this database and begin to take messages. Blocks for a few statements."""
-        self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+        self._lease.join()
         self._start_remote()
         # Before anything can start: what was revoked while nobody ran must not run first of all.
         self._revoked = self.store.revoked()
@@ -141,17 +141,18 @@ class Runtime(RemoteControlled, Deciding):
             self.store.on_new_messages(partial(self._keeper.ask, "claim")),
             self.store.on_letters(partial(self._keeper.ask, "revokes")),
             # A moment later: on SQLite every commit of another process says that there may be letters.
-            self.store.on_letters(partial(self._keeper.ask, "schedule edits", 0.1)),
+            self.store.on_letters(partial(self._beat.ask, "schedule edits", 0.1)),
         ]
         self._keeper.add("rescue", self._rescue)
         self._keeper.add("revokes", self._read_revokes)
         self._keeper.add("claim", self._claim)
-        self._keeper.add("lease", self._renew, after=self._lease / 3)
         self._keeper.add("rate limits", self._fill_all, after=None)
-        if self._ticker is not None:
-            self._keeper.add("schedule", self._start_schedule)
-            self._keeper.add("schedule edits", self._look_at_schedule, after=None)
         self._keeper.start()
+        self._lease.start()
+        if self._ticker is not None:
+            self._beat.add("schedule", self._start_schedule)
+            self._beat.add("schedule edits", self._look_at_schedule, after=None)
+            self._beat.start()
         if self._kinds.prefork:
             self._process_pool().start(self.least_processes)
         logger.info("%s ready.", self.hostname, extra={"action": "started"})
@@ -165,14 +166,23 @@ class Runtime(RemoteControlled, Deciding):
         if self._stopping.is_set():
             return  # Somebody else stops it.
         self._stopping.set()
+        try:
+            self._wind_down(grace)
+        finally:
+            # Last of all: until here tasks may run, and nobody shall take them for lost.
+            self._lease.leave()
+        logger.info("%s stopped.", self.hostname, extra={"action": "stopped"})
+
+    def _wind_down(self, grace: float | None) -> None:
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         # In this order: nothing new is claimed, what is held goes back, then the running ones may finish.
         self._slots.close()
         self._keeper.stop()
+        self._beat.stop()
         if self._ticker is not None:
             self._ticker.close()
-        _settlement.patiently(self._give_back_held, self._stopping)
+        self._give_back_held()
         if not self._wait_for_running(self._grace(grace)):
             self._end_running()
         if self._children is not None:
@@ -185,11 +195,6 @@ class Runtime(RemoteControlled, Deciding):
         self._deadlines.stop()
         self.store.flush()
         self._stop_remote()
-        try:
-            self.store.leave(self.owner)
-        except OperationalError as exc:
-            logger.warning("could not say goodbye to the database: %r; the lease will run out", exc)
-        logger.info("%s stopped.", self.hostname, extra={"action": "stopped"})
 
     def _wait_for_running(self, grace: float) -> bool:
         """Wait until nothing runs, and tell who watches why the program does not end. False after `grace`."""
@@ -213,7 +218,7 @@ class Runtime(RemoteControlled, Deciding):
     def _give_back_held(self) -> None:
         held = self._slots.take_held()
         if held:
-            self.store.give_back(held)
+            _settlement.patiently(partial(self.store.give_back, held), self._stopping)
 
     def _end_running(self) -> None:
         with self._mutex:
@@ -432,18 +437,14 @@ class Runtime(RemoteControlled, Deciding):
         if self._slots.release(kind):
             self._keeper.ask("claim")
 
-    def _renew(self) -> float:
-        if not self.store.renew(self.owner):
-            logger.warning("this process was taken for dead: its lease had lapsed; joining again")
-            self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
-        self._pulse.beat()
-        return self._lease / 3
+    def _row(self) -> WorkerRow:
+        return this_process(self.owner, self.hostname, os.getpid(), self.queues)
 
     def _rescue(self) -> float:
-        by_lease = self._pulse.is_steady()
+        by_lease = self._lease.is_steady()
         for delivery in self.store.rescue(self.owner, is_gone, by_lease=by_lease, names=self._names()):
             self._steps.submit(partial(self._conclude_lost, delivery))
-        return self._lease / 2
+        return self._lease_s / 2
 
     def _conclude_lost(self, delivery: Delivery) -> None:
         try:
@@ -468,7 +469,7 @@ class Runtime(RemoteControlled, Deciding):
     def _start_schedule(self) -> float | None:
         if self._ticker is not None:
             self._ticker.start()
-            self._keeper.add("schedule", self._fire_schedule)
+            self._beat.add("schedule", self._fire_schedule)
         return None
 
     def _fire_schedule(self) -> float | None:
@@ -482,12 +483,12 @@ class Runtime(RemoteControlled, Deciding):
 
     def _look_at_schedule(self) -> None:
         if self._ticker is not None and self._ticker.look():
-            self._keeper.ask("schedule")
+            self._beat.ask("schedule")
 
     def schedule_changed(self) -> None:
         """Read the schedule again."""
         if self._ticker is not None:
-            self._keeper.add("schedule", self._start_schedule)
+            self._beat.add("schedule", self._start_schedule)
 
     # -- running -----------------------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from celerylite._store import Delivery, this_process
+from celerylite._store import Delivery
 from celerylite._store.processes import is_gone
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.nodenames import nodesplit
+from celerylite.worker import _settlement
 from celerylite.worker import state as worker_state
 from celerylite.worker._mailbox import Listener, is_revoked_by_stamp
 from celerylite.worker._panel import Consumer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from celerylite.worker._execution import Execution
     from celerylite.worker._keeper import Keeper
     from celerylite.worker._kinds import Kinds
+    from celerylite.worker._lease import Lease
     from celerylite.worker._pools import ThreadPool
     from celerylite.worker._prefork import ProcessPool
     from celerylite.worker._slots import Slots
@@ -46,7 +48,9 @@ class RemoteControlled:
     _kinds: Kinds
     _children: ProcessPool | None
     _keeper: Keeper
+    _lease: Lease
     _mutex: threading.Lock
+    _stopping: threading.Event
     _paused: set[str]
     _revoked: set[str]
 
@@ -86,7 +90,7 @@ class RemoteControlled:
         if self.hostname in names:
             name, host = nodesplit(self.hostname)
             self.hostname = f"{name}-{os.getpid()}@{host}"
-            self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+            self._lease.join()
 
     def shut_down(self, now: bool = False) -> None:
         """End as remote control asks: the worker as a program, or the runtime within another one. Blocks."""
@@ -110,7 +114,8 @@ class RemoteControlled:
         self._paused = self._paused | {queue}
         held = self._slots.take_held(lambda delivery: delivery.message.queue == queue)
         if held:
-            self.store.give_back(held)
+            # They are ours alone now: what is not given back, nobody runs.
+            _settlement.patiently(partial(self.store.give_back, held), self._stopping)
 
     def resume(self, queue: str) -> None:
         """End a pause of `queue`; a process that never took from it does not begin to."""
@@ -122,7 +127,7 @@ class RemoteControlled:
         self._paused = self._paused - {queue}
         if self.queues is not None and queue not in self.queues:
             self.queues = self.queues | {queue}
-            self.store.join(this_process(self.owner, self.hostname, os.getpid(), self.queues))
+            self._lease.join()
         self._keeper.ask("claim")
 
     # -- calls ---------------------------------------------------------------------------------------

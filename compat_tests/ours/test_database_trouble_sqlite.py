@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from kombu.exceptions import OperationalError
 from celerylite import Celery
 from compat_tests.ours.runtime_fixtures import (
     DEADLINE_S,
+    PRELUDE,
     Gate,
     MakeApp,
     Program,
@@ -151,6 +154,79 @@ say("again", wait.delay(9).get(timeout=10))
     program.until("full")
     program.tell()
     assert program.until("state") == "state PENDING"
+    assert program.until("got") == "got 7"
+    assert program.until("left") == "left {}"
+    assert program.until("again") == "again 9"
+    assert program.end() == 0
+    assert program.lines.count("refused") == 3
+    assert [line for line in program.lines if line.startswith("LOG")] == [
+        "LOG the database does not answer, waiting fo",
+        "LOG the database answers again",
+    ]
+
+
+# -- a file that cannot be written any more --------------------------------------------------------------
+
+#: A root that the modes of files bind too.
+_BOUND = """
+import os, sys
+if os.geteuid() == 0 and "BOUND" not in os.environ:
+    os.environ["BOUND"] = "1"
+    powers = "-dac_override,-dac_read_search"
+    os.execvp("setpriv", ["setpriv", f"--bounding-set={powers}", sys.executable, *sys.argv])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root writes every file")
+def test_a_file_that_is_made_read_only_under_a_running_app_loses_nothing(start_program: StartProgram) -> None:
+    program = start_program(
+        """
+import logging
+from kombu.exceptions import OperationalError
+logging.basicConfig(level=logging.WARNING, format="LOG %(message).40s", stream=sys.stdout)
+app.conf.update(broker_connection_timeout=0.3)
+directory = Path("data")
+directory.mkdir()
+app.conf.result_backend = f"db+sqlite:///{directory.absolute()}/tasks.sqlite3"
+arrived, go = threading.Event(), threading.Event()
+
+@app.task
+def wait(number):
+    arrived.set()
+    assert go.wait(10)
+    return number
+
+def make(of_files, of_directory):
+    directory.chmod(0o755)
+    for file in directory.iterdir():
+        file.chmod(of_files)
+    directory.chmod(of_directory)
+
+result = wait.delay(7)
+assert arrived.wait(10)
+make(0o444, 0o555)
+# A fork closes the connections that can still write: those that follow are made on a file that cannot.
+child = os.fork()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+for _ in range(3):
+    try:
+        wait.delay(8)
+    except OperationalError:
+        say("refused")
+go.set()
+say("closed")
+sys.stdin.readline()
+make(0o644, 0o755)
+say("got", result.get(timeout=10))
+say("left", app.store.unfinished())
+say("again", wait.delay(9).get(timeout=10))
+""",
+        prelude=_BOUND + PRELUDE,
+    )
+    program.until("closed")
+    program.tell()
     assert program.until("got") == "got 7"
     assert program.until("left") == "left {}"
     assert program.until("again") == "again 9"

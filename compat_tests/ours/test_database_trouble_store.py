@@ -119,6 +119,51 @@ def test_a_settlement_whose_answer_was_lost_in_a_long_outage_counts_when_it_is_t
     assert store.unfinished() == {MessageState.RUNNING: 1}
 
 
+def test_what_was_claimed_before_a_long_outage_is_found_after_it(opener: Opener, proxy: Proxy) -> None:
+    store = opener(publish_timeout=0.5)
+    join(store, "me")
+    store.publish([out("a"), out("b")])
+    proxy.swallow_answer_to(b"COMMIT", then_stop=True)
+    with pytest.raises(OperationalError):
+        store.claim("me", None, 10)
+    assert proxy.swallowed.is_set()
+    proxy.start()
+    store.publish([out("c")])
+    found = [each for _ in range(3) for each in store.claim("me", None, 10).deliveries]
+    assert sorted(each.message.id for each in found) == ["a", "b", "c"]
+    assert store.begin(found) == {each.row for each in found}
+
+
+def test_what_was_rescued_before_a_long_outage_is_found_after_it(opener: Opener, proxy: Proxy) -> None:
+    store = opener(publish_timeout=0.5)
+    join(store, "me")
+    join(store, "other")
+    started(store, "t", "other")
+    store.leave("other")
+    proxy.swallow_answer_to(b"COMMIT", then_stop=True)
+    with pytest.raises(OperationalError):
+        store.rescue("me", nobody)
+    assert proxy.swallowed.is_set()
+    proxy.start()
+    (rescued,) = store.rescue("me", nobody)
+    assert store.rescue("me", nobody) == []
+    store.settle(success(rescued))
+    assert store.unfinished() == {}
+
+
+def test_a_claim_that_never_arrived_is_made_anew_after_the_outage(opener: Opener, proxy: Proxy) -> None:
+    store = opener(publish_timeout=0.5)
+    join(store, "me")
+    store.publish([out("a")])
+    store.database.on_statement = lambda sql: proxy.stop() if sql == "COMMIT" else None
+    with pytest.raises(OperationalError):
+        store.claim("me", None, 10)
+    store.database.on_statement = None
+    proxy.start()
+    assert [each.message.id for each in store.claim("me", None, 10).deliveries] == ["a"]
+    assert store.claim("me", None, 10).deliveries == ()
+
+
 @pytest.mark.parametrize("history", ["result", "run", "running"])
 def test_a_message_that_others_finished_before_its_lost_answer_is_not_published_again(
     url: sa.URL, store: SqlStore, proxy: Proxy, history: str, opener_of: Callable[[sa.URL], Opener]

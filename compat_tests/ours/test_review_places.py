@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from celerylite import Celery, _store
+from celerylite._store import MessageState
 from celerylite.backends.base import BaseBackend
 from celerylite.worker import Runtime
 from celerylite.worker._pools import ThreadPool
@@ -196,6 +197,30 @@ def test_held_messages_that_were_revoked_are_turned_away_though_the_look_at_othe
     held.revoke()
     with pytest.raises(Exception, match="revoked"):
         held.get(timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("what", ["pause", "stop"])
+def test_held_messages_go_back_though_the_database_was_away_when_they_were_to(
+    make_app: MakeApp, gate: Gate, what: str
+) -> None:
+    app = make_app(worker_concurrency=1, broker_connection_timeout=0.1)
+
+    @app.task
+    def work() -> None:
+        gate.wait()
+
+    work.delay()
+    gate.until_arrived(1)
+    work.delay()
+    app.store.database.on_statement = failing_once(  # type: ignore[attr-defined]
+        sqlite3.OperationalError("disk I/O error"), "SET state=1", "deliveries - "
+    )
+    if what == "pause":
+        runtime_of(app).pause("celery")
+    else:
+        app.stop_runtime(grace=0.0)
+    assert app.store.unfinished().get(MessageState.READY) == 1
+    gate.open()
 
 
 def test_what_was_taken_over_is_told_of_though_the_next_owner_cannot_be_reached(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from compat_tests.ours.store_fixtures import make_url
 
 _PROJECT = """
 import os, threading
+from pathlib import Path
 from celerylite import Celery
 app = Celery("proj")
 app.conf.update(celerylite_beat="off", celerylite_lease=2.0)
@@ -35,12 +37,19 @@ def host():
 def hang():
     os.write(1, b"hangs\\n")
     threading.Event().wait()
+
+@app.task(acks_late=True)
+def linger():
+    os.write(1, b"lingers\\n")
+    while not Path("go").exists():
+        threading.Event().wait(0.05)
+    return os.environ["HOST"]
 """
 
 #: Each line of input is evaluated; the answer is printed.
 _WEB = """
 import sys
-from proj import app, hang, host
+from proj import app, hang, host, linger
 print("ready", flush=True)
 for line in sys.stdin:
     print("=", eval(line), flush=True)
@@ -126,6 +135,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield run
 
 
+def _signal_all(program: Program, signum: int) -> None:
+    """Send a signal to the processes of a host's program, not to the tools that started it."""
+    children = Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children")
+    for pid in children.read_text().split():
+        os.kill(int(pid), signum)
+
+
 def _ask(web: Program, expression: str) -> str:
     web.tell(expression)
     return web.until("= ").removeprefix("= ")
@@ -149,3 +165,29 @@ def test_one_host_runs_what_another_publishes_and_takes_over_when_it_dies(start:
     assert _ask(web, "[r.get(timeout=14) for r in waiting]") == str(["b"] * 10)
     assert _ask(web, "type(hung.get(timeout=14, propagate=False)).__name__") == "WorkerLostError"
     assert _ask(web, "hung.state") == "FAILURE"
+
+
+@pytest.mark.timeout(90)
+def test_what_a_frozen_host_ran_is_delivered_to_another_by_its_lease_and_counts_once(
+    start: Start, tmp_path: Path
+) -> None:
+    web = start("b", "-c", _WEB, ROLE="web")
+    web.until("ready")
+    first = _worker(start, "a")
+    _ask(web, "globals().update(late=linger.delay())")
+    first.until("lingers")
+    # Its processes are there, under numbers that mean nothing here: only the lease tells.
+    _signal_all(first, signal.SIGSTOP)
+    second = _worker(start, "b")
+    second.until("lingers")
+    (tmp_path / "go").touch()
+    assert _ask(web, "late.get(timeout=14)") == "b"
+    second.kill()
+    _signal_all(first, signal.SIGCONT)
+    # It has one place, so it has ended what it ran before it takes this.
+    assert _ask(web, "host.delay().get(timeout=14)") == "a"
+    assert _ask(web, "late.get(timeout=14), app.store.unfinished()") == "('b', {})"
+    _signal_all(first, signal.SIGTERM)
+    first.end()
+    assert "the outcome of this run is discarded" in first.errors
+    assert "Traceback" not in first.errors
