@@ -61,6 +61,10 @@ class Statement:
         self._build = build
         self.sql: str | None = None
 
+    def construct(self) -> Any:
+        """The statement as SQLAlchemy runs it, for connections that are not ours."""
+        return self._build()
+
     def compile(self, dialect: sa.Dialect) -> None:
         construct = self._build()
         compiled = construct.compile(dialect=dialect)

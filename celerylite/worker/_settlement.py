@@ -14,6 +14,7 @@ from celerylite._message import Message, to_text
 from celerylite._store import Delivery, Outgoing, ResultRow, RunRow, Settlement
 from celerylite.utils import uuid
 from celerylite.utils.log import get_logger
+from celerylite.worker._places import limit_of
 
 if TYPE_CHECKING:
     from celerylite.worker import Runtime
@@ -100,7 +101,12 @@ def commit(
         return bodies[group_id]
 
     settlement = Settlement(
-        delivery=delivery, results=rows, publish=tuple(outgoing), on_chord_complete=complete, **fields
+        delivery=delivery,
+        results=rows,
+        publish=tuple(outgoing),
+        on_chord_complete=complete,
+        limit=limit_of(runtime.app, delivery.message),
+        **fields,
     )
     try:
         deliveries = patiently(lambda: runtime.store.settle(settlement), runtime.stop_event)

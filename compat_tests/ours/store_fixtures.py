@@ -97,7 +97,7 @@ def out(task_id: str = "", *, owner: str | None = None, running: bool = False, *
 def started(store: SqlStore, task_id: str = "", owner: str = "me") -> Delivery:
     """A delivery that runs in `owner`."""
     (delivery,) = store.publish([out(task_id, owner=owner, running=True)])
-    assert delivery is not None
+    assert isinstance(delivery, Delivery)
     return delivery
 
 
