@@ -180,10 +180,14 @@ class _Callers:
         self._connection = connection
 
     def run(self, statement: Statement, **parameters: Any) -> int:
-        result = self._connection.execute(
-            statement.construct(), parameters, execution_options={"preserve_rowcount": True}
-        )
-        return int(result.rowcount)
+        return int(self._execute(statement, parameters).rowcount)
 
     def one(self, statement: Statement, **parameters: Any) -> Any | None:
-        return self._connection.execute(statement.construct(), parameters).first()
+        return self._execute(statement, parameters).first()
+
+    def _execute(self, statement: Statement, parameters: dict[str, Any]) -> sa.CursorResult[Any]:
+        theirs = statement.compiled_for(self._connection.dialect)
+        values = theirs.bind(parameters)
+        return self._connection.exec_driver_sql(
+            theirs.sql or "", tuple(values) if isinstance(values, list) else values
+        )
