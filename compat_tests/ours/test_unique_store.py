@@ -132,7 +132,7 @@ def _keys(store: SqlStore) -> set[str]:
 
 def test_a_duplicate_that_wants_an_error_leaves_nothing_of_its_transaction(store: SqlStore) -> None:
     begun(store)
-    with pytest.raises(AlreadyQueued, match="'k'.*first") as caught:
+    with pytest.raises(AlreadyQueued, match=r"'k'.*first") as caught:
         store.publish([out("beside"), keyed("asks", **{"raise": True})])
     assert (caught.value.key, caught.value.task_id) == ("k", "first")
     assert store.queue_lengths() == {}
@@ -156,9 +156,8 @@ def test_of_many_threads_one_gets_the_key(store: SqlStore, opener: Opener) -> No
 
     def publish(number: int) -> None:
         start.wait()
-        for turn in range(5):
-            if holder(stores[number % len(stores)], f"{number}.{turn}") is None:
-                accepted.append(number)
+        mine = stores[number % len(stores)]
+        accepted.extend(turn for turn in range(5) if holder(mine, f"{number}.{turn}") is None)
 
     threads = [threading.Thread(target=publish, args=[number]) for number in range(12)]
     for thread in threads:
