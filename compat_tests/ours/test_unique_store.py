@@ -38,19 +38,29 @@ def store(opener: Opener) -> SqlStore:
     return store
 
 
-def keyed(task_id: str, key: str = "k", *, owner: str | None = None, **header: Any) -> Outgoing:
-    headers = {"task": "proj.add", UNIQUE: {"key": key, "id": task_id, **header}}
+def keyed(
+    task_id: str,
+    key: str = "k",
+    *,
+    owner: str | None = None,
+    lasts: float | None = None,
+    raises: bool = False,
+) -> Outgoing:
+    header: dict[str, Any] = {"key": key, "id": task_id, "raise": raises}
+    if lasts is not None:
+        header["for"] = lasts
+    headers = {"task": "proj.add", UNIQUE: header}
     return out(task_id, headers=headers, owner=owner, running=owner is not None)
 
 
-def holder(store: SqlStore, task_id: str = "asks", **header: Any) -> str | None:
+def holder(store: SqlStore, task_id: str = "asks", key: str = "k") -> str | None:
     """Who holds the key; nobody: it is taken for `task_id`."""
-    (published,) = store.publish([keyed(task_id, **header)])
+    (published,) = store.publish([keyed(task_id, key)])
     return published.holder if isinstance(published, Duplicate) else None
 
 
-def begun(store: SqlStore, task_id: str = "first", **header: Any) -> Delivery:
-    (delivery,) = store.publish([keyed(task_id, owner="me", **header)])
+def begun(store: SqlStore, task_id: str = "first", key: str = "k", lasts: float | None = None) -> Delivery:
+    (delivery,) = store.publish([keyed(task_id, key, owner="me", lasts=lasts)])
     assert isinstance(delivery, Delivery)
     return delivery
 
@@ -77,9 +87,9 @@ def test_a_retry_keeps_the_key_of_its_task(store: SqlStore) -> None:
 
 
 def test_a_key_with_a_time_is_held_for_that_long_and_no_longer(store: SqlStore) -> None:
-    store.settle(success(begun(store, **{"for": 1000.0})))
+    store.settle(success(begun(store, lasts=1000.0)))
     assert holder(store) == "first"
-    begun(store, "brief", key="other", **{"for": 1e-9})
+    begun(store, "brief", key="other", lasts=1e-9)
     assert holder(store, key="other") is None
 
 
@@ -113,7 +123,7 @@ def test_keys_that_are_free_are_cleaned_up(store: SqlStore) -> None:
     held = begun(store, "held")
     store.publish([keyed("gone", "a")])
     store.purge()
-    store.settle(success(begun(store, "brief", key="b", **{"for": 1e-9})))
+    store.settle(success(begun(store, "brief", key="b", lasts=1e-9)))
     assert _keys(store) == {"k", "a", "b"}
     while store.prune(None, None):
         pass
@@ -133,7 +143,7 @@ def _keys(store: SqlStore) -> set[str]:
 def test_a_duplicate_that_wants_an_error_leaves_nothing_of_its_transaction(store: SqlStore) -> None:
     begun(store)
     with pytest.raises(AlreadyQueued, match=r"'k'.*first") as caught:
-        store.publish([out("beside"), keyed("asks", **{"raise": True})])
+        store.publish([out("beside"), keyed("asks", raises=True)])
     assert (caught.value.key, caught.value.task_id) == ("k", "first")
     assert store.queue_lengths() == {}
 
