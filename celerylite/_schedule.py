@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celerylite import _clock
+from celerylite._call_keys import UNIQUE
 from celerylite._custom_beat import refuse_custom
 from celerylite._entries import Entry, call_entry, following, is_exact, read_entry, row_name
 from celerylite._outbox import Outbox
@@ -185,6 +186,9 @@ class Schedule:
             next_run_at=None if row is None else row.next_run_at,
             app=app_name(self._app),
         )
+        sent = self._row(key)
+        if sent is not None and any(UNIQUE in message.headers for message in box.messages):
+            result.id = sent.last_task_id  # Of a duplicate, the task that holds its key.
         return result
 
     # -- behind the methods ----------------------------------------------------------------------------

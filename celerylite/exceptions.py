@@ -18,6 +18,7 @@ Exception
             QueueNotFound               (also a KeyError)
             TaskRevokedError
             TimeoutError
+        AlreadyQueued                   (celerylite only)
         ClaimLost                       (celerylite only)
         SchemaTooNew                    (celerylite only)
     BackendError
@@ -110,6 +111,7 @@ __all__ = (
     # command line
     "CeleryCommandException",
     # celerylite's own
+    "AlreadyQueued",
     "ClaimLost",
     "SchemaTooNew",
 )
@@ -351,6 +353,24 @@ class WorkerTerminate(SystemExit):
 
 #: Its name in old versions.
 SystemTerminate = WorkerTerminate
+
+
+class AlreadyQueued(CeleryError):
+    """A call with this key waits or runs, and the caller asked to be told or needs a result of its own.
+
+    `key` is the key, `task_id` the call that holds it.
+    """
+
+    def __init__(self, key: str, task_id: str) -> None:
+        super().__init__(key, task_id)
+        self.key = key
+        self.task_id = task_id
+
+    def __str__(self) -> str:
+        return (
+            f"unique key {self.key!r}: expected it to be free, but task {self.task_id} holds it; wait for "
+            "that one, or leave the key out"
+        )
 
 
 class ClaimLost(CeleryError):

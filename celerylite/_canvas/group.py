@@ -22,7 +22,7 @@ from celerylite._canvas.signature import (
     signature,
 )
 from celerylite._state import current_app
-from celerylite.result import GroupResult
+from celerylite.result import AsyncResult, GroupResult
 from celerylite.utils import abstract
 from celerylite.utils._ids import uuid
 from celerylite.utils.functional import _regen, lookahead, regen
@@ -94,9 +94,11 @@ class group(Signature[Any]):
         tasks = self._prepared(self.tasks, [], group_id, root_id, app)
         # One transaction for a group that is known to its end; a generator's tasks run while it goes on.
         known = type(self.tasks) in (list, tuple)
-        with app.publishing_together() if known else nullcontext():
+        with app.publishing_together() if known else nullcontext({}) as duplicates:
             sent = self._apply_tasks(tasks, producer, app, args=args or (), kwargs=kwargs or {}, **options)
             results = list(sent)
+        for result in results if duplicates else ():
+            result.id = duplicates.get(result.id, result.id)
         result = app.GroupResult(group_id, results)
         # A group that ended up as one single group is that group.
         if len(result) == 1 and isinstance(result[0], GroupResult):
@@ -163,10 +165,11 @@ class group(Signature[Any]):
                 size += Signature.TYPES["chord"]._descend(task)  # type: ignore[attr-defined]
                 if body is not None and following is None:
                     _tell_chord_size(app, group_id, size, task, body)
-                task.apply_async(
+                sent = task.apply_async(
                     producer=acquired, add_to_parent=False, chord=body, args=args, kwargs=kwargs, **options
                 )
-                yield result
+                # Another id is that of the call of which this one is a duplicate.
+                yield sent if isinstance(sent, AsyncResult) and sent.id != result.id else result
 
     # -- preparing
 

@@ -6,13 +6,13 @@ Nothing here imports SQLAlchemy: `open_store` loads the engine at the first use.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from celerylite._message import Message
 from celerylite._store.processes import machine_id, process_started
@@ -26,12 +26,15 @@ __all__ = (
     "CorruptRow",
     "Delivery",
     "Done",
+    "Duplicate",
     "GroupRow",
     "Letter",
+    "Limit",
     "MessageState",
     "Outgoing",
     "Overlap",
     "PeriodicRow",
+    "Published",
     "ResultRow",
     "RunRow",
     "SCHEDULE_TOPIC",
@@ -41,6 +44,7 @@ __all__ = (
     "Waiting",
     "Watch",
     "WorkerRow",
+    "holders",
     "open_store",
     "this_process",
 )
@@ -81,6 +85,25 @@ class Outgoing:
 
     message: Message
     claim: Claim | None = None
+    #: False: somebody waits for this one, so a duplicate is published too, as one that ends REVOKED.
+    may_drop: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """What became of a message whose key (header `celerylite_unique`) is held: nothing was published."""
+
+    task_id: str
+    #: The task that holds the key.
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """At most `places` deliveries with this `key` are RUNNING at once."""
+
+    key: str
+    places: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +121,10 @@ class Delivery:
     @property
     def redelivered(self) -> bool:
         return self.deliveries > 1
+
+
+#: What became of one message that was published: a Delivery if it is claimed.
+Published: TypeAlias = Delivery | Duplicate | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +212,8 @@ class Settlement:
     close_chord: str | None = None
     #: Epoch seconds: keep the message, READY (or SCHEDULED) again at that time; its next claim counts.
     requeue_at: float | None = None
+    #: The limit under which the delivery ran: its place goes to one that waits for it.
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,15 +338,16 @@ class Store(ABC):
     # -- publishing ---------------------------------------------------------------------------------
 
     @abstractmethod
-    def publish(self, outgoing: Sequence[Outgoing]) -> list[Delivery | None]:
+    def publish(self, outgoing: Sequence[Outgoing]) -> list[Published]:
         """Insert the messages in one transaction; a Delivery for each that carries a `claim`, else None.
 
+        A Duplicate for one whose key is held, which is not inserted; AlreadyQueued where it wants that.
         Callers that arrive together share a commit, but not their failures. A locked or unreachable
         database is retried for `publish_timeout` seconds, then OperationalError is raised.
         """
 
     @abstractmethod
-    def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Delivery | None]]) -> None:
+    def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
         """As `publish`, committed by the writer's thread. Does not block; may be called on a loop's thread.
 
         `done` is called with what `publish` returns or raises, on the thread that committed it. It must be
@@ -325,10 +355,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> None:
+    def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> list[Duplicate]:
         """Insert in the CALLER's transaction (an SQLAlchemy Connection or Session of the same database).
 
         Claims are ignored. Nothing is committed here; when the caller commits, runtimes are woken.
+        Returns those that were not inserted, or raises AlreadyQueued, as `publish` does.
         """
 
     # -- the life of a delivery ---------------------------------------------------------------------
@@ -354,9 +385,16 @@ class Store(ABC):
         """Take SCHEDULED messages by task id before they are due (a revoke reaches them at once)."""
 
     @abstractmethod
-    def begin(self, deliveries: Sequence[Delivery], results: Sequence[ResultRow] = ()) -> set[int]:
+    def begin(
+        self,
+        deliveries: Sequence[Delivery],
+        results: Sequence[ResultRow] = (),
+        limits: Mapping[int, Limit] | None = None,
+    ) -> set[int]:
         """Mark deliveries RUNNING and write the results (STARTED), in one transaction.
 
+        One with a limit (by its row) that finds no place is not ours any more: it waits in the database,
+        out of everybody's way and uncounted, until a place of its limit is free.
         Returns the rows that are still ours. Those that are not must not be run; the results with
         their task ids are not written.
         """
@@ -365,6 +403,7 @@ class Store(ABC):
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
         """Write everything an ending execution makes true, in ONE transaction, or nothing.
 
+        Frees the key of the message, unless it holds for a time or what is published is its retry.
         Returns what became of `publish` (and of completed chords), as `publish` does. Raises
         ClaimLost when the token does not match any more.
         """
@@ -605,6 +644,11 @@ def open_store(url: str, **options: Any) -> Store:
     # The one place that loads SQLAlchemy: 0.15 s and 25 MB that `import celerylite` must not cost.
     module = import_module("celerylite._store.sql")
     return cast("Store", module.open_store(url, **options))
+
+
+def holders(published: Iterable[Published]) -> dict[str, str]:
+    """Of the duplicates among what was published, by the task's id the task that holds its key."""
+    return {each.task_id: each.holder for each in published if isinstance(each, Duplicate)}
 
 
 def this_process(owner: str, hostname: str, pid: int, queues: Collection[str] | None) -> WorkerRow:

@@ -61,6 +61,12 @@ class Statement:
         self._build = build
         self.sql: str | None = None
 
+    def compiled_for(self, dialect: sa.Dialect) -> Statement:
+        """The same for a connection that is not ours, and may have another driver."""
+        statement = Statement(self._build)
+        statement.compile(dialect)
+        return statement
+
     def compile(self, dialect: sa.Dialect) -> None:
         construct = self._build()
         compiled = construct.compile(dialect=dialect)

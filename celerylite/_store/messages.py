@@ -212,6 +212,10 @@ class Messages:
         return [self._insert_one(tx, each, now) for each in outgoing]
 
     def _insert_one(self, tx: Transaction, outgoing: Outgoing, now: float) -> Delivery | None:
+        return self.insert_row(tx, outgoing, now)[1]
+
+    def insert_row(self, tx: Transaction, outgoing: Outgoing, now: float) -> tuple[int, Delivery | None]:
+        """Insert one; its row, and a Delivery if it has a claim."""
         values, token = row_of(outgoing, now)
         row = tx.insert(self._insert, values)
         if tx.proof is None:
@@ -221,9 +225,10 @@ class Messages:
             tx.proof = Proof(statement=self._inserted, parameters=look, found=True)
         if token is None:
             tx.changes.messages = True
-            return None
+            return row, None
         running = values["state"] == MessageState.RUNNING
-        return Delivery(row=row, token=token, message=outgoing.message, deliveries=1, running=running)
+        delivery = Delivery(row=row, token=token, message=outgoing.message, deliveries=1, running=running)
+        return row, delivery
 
     def is_outstanding(self, tx: Transaction, task_id: str) -> bool:
         """Whether a message of the task waits, runs, or waits for a retry.

@@ -34,6 +34,9 @@ class Pruning:
         self.runs = self._pair(t.runs, t.runs.c.id, t.runs.c.finished_at < before)
         self.letters = self._pair(t.mailbox, t.mailbox.c.id, t.mailbox.c.until < before)
         self.revoked = self._pair(t.revoked, t.revoked.c.task_id, t.revoked.c.until < before)
+        gone = ~sa.exists().where(t.messages.c.id == t.unique.c.message)
+        over = sa.or_(t.unique.c.until < before, sa.and_(t.unique.c.until.is_(None), gone))
+        self.keys = self._pair(t.unique, t.unique.c.unique_key, over)
         self.chords = self._pair(t.chords, t.chords.c.group_id, t.chords.c.closed_at < before)
         self.open_chords = self._pair(t.chords, t.chords.c.group_id, t.chords.c.created_at < before)
         parts = t.chord_parts
@@ -77,7 +80,7 @@ class Pruning:
         if runs_before is not None:
             yield functools.partial(self._delete, pair=self.runs, before=runs_before, batch=batch)
             yield functools.partial(self._delete_ticks, before=runs_before, batch=batch)
-        for pair in (self.letters, self.revoked):
+        for pair in (self.letters, self.revoked, self.keys):
             yield functools.partial(self._delete, pair=pair, before=_clock.time(), batch=batch)
 
     def _delete(self, tx: Transaction, *, pair: tuple[Statement, Statement], before: Any, batch: int) -> int:

@@ -13,7 +13,7 @@ from celerylite import exceptions
 __all__ = ("SCHEMA_VERSION", "Tables", "prepare")
 
 #: What this code writes. A database that says more was written by a newer celerylite.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 #: Columns of `celery_taskmeta` that Celery added over the years or keeps for `result_extended`.
 _MAYBE_MISSING = ("children", "name", "args", "kwargs", "worker", "retries", "queue", "stamps")
@@ -51,6 +51,8 @@ class Tables:
         self.periodic, self.ticks = _periodic(self.metadata)
         self.workers = _workers(self.metadata)
         self.revoked, self.mailbox = _control(self.metadata)
+        self.unique = _unique(self.metadata)
+        self.places, self.parked = _places(self.metadata)
         self.meta = sa.Table(
             "celerylite_meta",
             self.metadata,
@@ -130,7 +132,8 @@ def _add_columns(connection: sa.Connection, table: sa.Table) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {of_type}")
 
 
-#: From which version, what leads to the next one. Tables that are new are there already.
+#: From which version, what leads to the next one. Tables that are new are there already (version 4: the
+#: keys of unique calls, and the places of limited ones).
 _MIGRATIONS: dict[int, Callable[[sa.Connection, Tables], None]] = {
     1: _know_more_of_entries,
     2: _keep_calls,
@@ -344,3 +347,39 @@ def _control(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         **_OURS,
     )
     return revoked, mailbox
+
+
+def _unique(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "celerylite_unique",
+        metadata,
+        sa.Column("unique_key", sa.String(255), primary_key=True),
+        sa.Column("task_id", _Key, nullable=False),
+        # The row of the message: without it, and without a time, the key is free whatever became of it.
+        sa.Column("message", sa.BigInteger(), nullable=False),
+        sa.Column("until", sa.Double(), index=True),
+        **_OURS,
+    )
+
+
+def _places(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
+    places = sa.Table(
+        "celerylite_places",
+        metadata,
+        sa.Column("limit_key", sa.String(255), primary_key=True),
+        sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
+        # A place counts while this message is RUNNING: whatever happens to it, the place is free.
+        sa.Column("message", sa.BigInteger(), nullable=False),
+        **_OURS,
+    )
+    parked = sa.Table(
+        "celerylite_parked",
+        metadata,
+        sa.Column("message", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sa.Column("limit_key", sa.String(255), nullable=False),
+        sa.Column("turn", sa.SmallInteger(), nullable=False),
+        sa.Column("places", sa.Integer(), nullable=False),
+        **_OURS,
+    )
+    sa.Index("celerylite_parked_turn", parked.c.limit_key, parked.c.turn, parked.c.message)
+    return places, parked

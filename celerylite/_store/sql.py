@@ -7,24 +7,28 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from kombu.exceptions import OperationalError
 
 from celerylite import _clock
+from celerylite._call_keys import UNIQUE
 from celerylite._store import (
     SCHEDULE_TOPIC,
     ChordPart,
     Claimed,
     Delivery,
     Done,
+    Duplicate,
     GroupRow,
     Letter,
+    Limit,
     MessageState,
     Outgoing,
     Overlap,
     PeriodicRow,
+    Published,
     ResultRow,
     RunRow,
     Settlement,
@@ -36,12 +40,14 @@ from celerylite._store import (
 )
 from celerylite._store.chords import Chords
 from celerylite._store.control import Control
-from celerylite._store.engine import Changes, Database, Transaction, payloads
+from celerylite._store.engine import Changes, Database, Statement, Transaction, payloads
 from celerylite._store.messages import Messages, row_of, token_owner
 from celerylite._store.periodic import Periodic
+from celerylite._store.places import Places
 from celerylite._store.prune import Pruning
 from celerylite._store.results import Results
 from celerylite._store.schema import Tables
+from celerylite._store.unique import Unique, has_key
 from celerylite._store.wakeup import Wakeup
 from celerylite._store.workers import Workers
 from celerylite._store.writer import Writer
@@ -102,6 +108,8 @@ class SqlStore(Store):
         dialect = database.dialect
         self.database, self.tables, self.lease_s = database, tables, lease_s
         self._messages = Messages(tables, dialect)
+        self._unique = Unique(tables, dialect, self._messages)
+        self._places = Places(tables, dialect)
         self._results = Results(tables, dialect)
         self._chords = Chords(tables, dialect)
         self._workers = Workers(tables, dialect)
@@ -120,17 +128,38 @@ class SqlStore(Store):
 
     # -- publishing ---------------------------------------------------------------------------------
 
-    def publish(self, outgoing: Sequence[Outgoing]) -> list[Delivery | None]:
-        return self._writer.run(lambda tx: self._messages.insert(tx, outgoing))
+    def publish(self, outgoing: Sequence[Outgoing]) -> list[Published]:
+        return self._writer.run(lambda tx: self._insert(tx, outgoing))
 
-    def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Delivery | None]]) -> None:
-        self._writer.run_soon(lambda tx: self._messages.insert(tx, outgoing), done)
+    def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
+        self._writer.run_soon(lambda tx: self._insert(tx, outgoing), done)
 
-    def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> None:
-        now = _clock.time()
-        rows = [row_of(Outgoing(message=each.message), now)[0] for each in outgoing]
+    def _insert(
+        self, tx: Transaction, outgoing: Sequence[Outgoing], may_raise: bool = True
+    ) -> list[Published]:
+        if has_key(outgoing):
+            return self._unique.insert(tx, outgoing, may_raise=may_raise)
+        return list(self._messages.insert(tx, outgoing))
+
+    def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> list[Duplicate]:
         target = connection if isinstance(connection, sa.Connection) else connection.connection()
-        target.execute(sa.insert(self.tables.messages), rows)
+        duplicates: list[Duplicate] = []
+        if has_key(outgoing):
+            duplicates = self._unique.insert_in(target, outgoing, self._committed())
+        else:
+            now = _clock.time()
+            rows = [row_of(Outgoing(message=each.message), now)[0] for each in outgoing]
+            target.execute(sa.insert(self.tables.messages), rows)
+        self._wake_after(target)
+        return duplicates
+
+    def _committed(self) -> Callable[[Statement, dict[str, Any]], Any] | None:
+        # MySQL's transactions do not see by default what was committed since they began.
+        if self.database.dialect.name != "mysql":
+            return None
+        return lambda statement, parameters: self.database.read(lambda tx: tx.one(statement, **parameters))
+
+    def _wake_after(self, target: sa.Connection) -> None:
         if self.database.dialect.notifies:
             # Without a sender: everybody hears it, we too, once the caller has committed.
             note = payloads(Changes(messages=True))["messages"]
@@ -201,8 +230,13 @@ class SqlStore(Store):
         self._unanswered.pop((what, owner), None)
         return found
 
-    def begin(self, deliveries: Sequence[Delivery], results: Sequence[ResultRow] = ()) -> set[int]:
-        return self._writer.run(lambda tx: self._begin(tx, deliveries, results))
+    def begin(
+        self,
+        deliveries: Sequence[Delivery],
+        results: Sequence[ResultRow] = (),
+        limits: Mapping[int, Limit] | None = None,
+    ) -> set[int]:
+        return self._writer.run(lambda tx: self._begin(tx, deliveries, results, limits))
 
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
         attempt = _Settling(self._settle, settlement)
@@ -264,13 +298,22 @@ class SqlStore(Store):
         return claimed
 
     def _begin(
-        self, tx: Transaction, deliveries: Sequence[Delivery], results: Sequence[ResultRow]
+        self,
+        tx: Transaction,
+        deliveries: Sequence[Delivery],
+        results: Sequence[ResultRow],
+        limits: Mapping[int, Limit] | None,
     ) -> set[int]:
         held = self._messages.begin(tx, deliveries)
         lost = {each.message.id for each in deliveries if each.row not in held}
         for row in results:
             if row.task_id not in lost:
                 self._results.save(tx, row)
+        for delivery in deliveries if limits else ():
+            limit = limits.get(delivery.row) if limits else None
+            if limit is not None:
+                # It takes what finds no place out of `held`, before this transaction is committed.
+                tx.defer(limit.key, functools.partial(self._places.take, tx, delivery, limit, held))
         return held
 
     def _settle(self, tx: Transaction, settlement: Settlement) -> list[Delivery | None]:
@@ -280,7 +323,9 @@ class SqlStore(Store):
             self._results.save(tx, row)
         if settlement.run is not None:
             self._results.save_run(tx, settlement.run)
-        published = self._messages.insert(tx, settlement.publish) if settlement.publish else []
+        published = self._follow(tx, settlement)
+        if settlement.limit is not None:
+            tx.defer(settlement.limit.key, functools.partial(self._places.leave, tx, settlement.limit))
         for part in settlement.chord_parts:
             tx.defer(part.group_id, functools.partial(self._count, tx, settlement, part, published))
         if settlement.close_chord is not None:
@@ -288,6 +333,13 @@ class SqlStore(Store):
                 settlement.close_chord, functools.partial(self._chords.close, tx, settlement.close_chord)
             )
         return published
+
+    def _follow(self, tx: Transaction, settlement: Settlement) -> list[Delivery | None]:
+        message, outgoing = settlement.delivery.message, settlement.publish
+        if (settlement.requeue_at is None and UNIQUE in message.headers) or has_key(outgoing):
+            # Nothing is refused here: somebody may wait for what follows.
+            return cast("list[Delivery | None]", self._unique.follow(tx, settlement, outgoing))
+        return self._messages.insert(tx, outgoing) if outgoing else []
 
     def _count(
         self, tx: Transaction, settlement: Settlement, part: ChordPart, published: list[Delivery | None]
@@ -367,6 +419,9 @@ class SqlStore(Store):
         by_lease: bool = True,
         names: Collection[str] | None = None,
     ) -> list[Delivery]:
+        for limit in self.database.read(self._places.forgotten):
+            wake = functools.partial(self._places.leave, limit=limit)
+            self._writer.run(wake)
         gone = self.database.read(lambda tx: self._dead(tx, owner, dead, by_lease))
         deliveries = self._take_up("rescue", owner)
         for each in gone:
@@ -484,8 +539,11 @@ class SqlStore(Store):
 
     def _send(self, tx: Transaction, entry: str, outgoing: Sequence[Outgoing]) -> None:
         if outgoing:
-            self._messages.insert(tx, [Outgoing(message=each.message) for each in outgoing])
-            self._periodic.sent(tx, entry, outgoing[0].message.id)
+            first = self._insert(tx, [Outgoing(message=each.message) for each in outgoing], may_raise=False)[
+                0
+            ]
+            sent = first.holder if isinstance(first, Duplicate) else outgoing[0].message.id
+            self._periodic.sent(tx, entry, sent)
 
     def tick_buffered(self, entry: str, due_at: float, outgoing: Sequence[Outgoing]) -> bool:
         def take(tx: Transaction) -> bool:

@@ -10,8 +10,10 @@ from kombu import pidbox
 from kombu.utils.json import dumps, loads
 
 from celerylite import _clock
+from celerylite._call_keys import UNIQUE
 from celerylite._message import from_text
 from celerylite._store.processes import is_gone
+from celerylite.exceptions import AlreadyQueued
 from celerylite.utils import uuid
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.log import get_logger
@@ -126,12 +128,23 @@ def send_again(app: Any, task_id: str, timeout: float | None) -> None:
         raise ValueError(f"expected a call that has ended, got {task_id!r}, which waits or runs")
     message = from_text(kept[-1])
     message.headers.update(retries=0, eta=None, expires=None)
+    key = message.headers.get(UNIQUE)
+    if key is not None:
+        # A call with the same key must not be taken for this one; nor is it a duplicate for ever.
+        again = {name: value for name, value in key.items() if name != "holder"}
+        message.headers[UNIQUE] = {**again, "raise": True}
     # A revoke is over when its time is; processes that remember it are told.
     app.store.revoke([task_id], until=_clock.time() - 1.0)
     app.control.broadcast("retry_task", {"task_id": task_id}, reply=True, timeout=timeout)
     # A SUCCESS is never overwritten: it has to go. What it was is in the history.
+    kept_result = app.store.get_result(task_id)
     app.store.forget(task_id)
-    app._publish(message)
+    try:
+        app._publish(message)
+    except AlreadyQueued:
+        if kept_result is not None:
+            app.store.save_result(kept_result)
+        raise
 
 
 class _Broadcast:

@@ -103,6 +103,10 @@ class TaskDecorator:
         return filter(task) if filter else task
 
 
+#: Options that may be functions of args and kwargs.
+_OF_ARGUMENTS = ("unique", "concurrency_key")
+
+
 def _share(fun: Callable[..., Any], opts: Mapping[str, Any]) -> None:
     # As Celery: apps finalized later know this task too.
     def construct(app: Celery) -> Any:
@@ -151,11 +155,16 @@ def make_task(
         "__annotations__": _annotations(fun),
         "__header__": app.type_checker(fun, bound=bind),
         "__wrapped__": run,
-        **options,
+        **{option: _plain(option, value) for option, value in options.items()},
     }
     task = type(fun.__name__, (base,), attributes)()
     task.__qualname__ = getattr(fun, "__qualname__", fun.__name__)
     return task
+
+
+def _plain(option: str, value: Any) -> Any:
+    # A function of the call's arguments; as an attribute it would get the task as well.
+    return staticmethod(value) if option in _OF_ARGUMENTS and inspect.isfunction(value) else value
 
 
 def _annotations(fun: Callable[..., Any]) -> dict[str, Any]:

@@ -112,49 +112,55 @@ class Engine:
 
     # -- publishing ------------------------------------------------------------------------------------
 
-    def _publish(self, message: Message, connection: Any = None) -> None:
-        """Send one message: into the caller's transaction, the outbox of the context, or the database."""
+    def _publish(self, message: Message, connection: Any = None) -> str | None:
+        """Send one message: into the caller's transaction, the outbox of the context, or the database.
+
+        Returns the id of the task that holds its key, if one does: then nothing was sent.
+        """
         if _joins_transaction(connection):
-            self.store.publish_in(connection, [_store.Outgoing(message=message)])
-            return
+            published = self.store.publish_in(connection, [_store.Outgoing(message=message)])
+            return published[0].holder if published else None
         outbox = current_outbox()
         if outbox is not None:
             outbox.put(message)
-            return
-        self._publish_all([message])
+            return None
+        return self._publish_all([message]).get(message.id)
 
     @contextmanager
-    def publishing_together(self) -> Iterator[None]:
-        """What is sent inside the block is committed at its end, all or nothing."""
+    def publishing_together(self) -> Iterator[dict[str, str]]:
+        """What is sent inside the block is committed at its end, all or nothing.
+
+        What it yields has the duplicates after that: by the task's id the one that holds its key.
+        """
+        duplicates: dict[str, str] = {}
         if current_outbox() is not None:
-            yield
+            yield duplicates
             return
         with Outbox() as box:
-            yield
-        self._publish_all(box.messages)
+            yield duplicates
+        duplicates.update(self._publish_all(box.messages))
 
-    def _publish_all(self, messages: Sequence[Message]) -> None:
+    def _publish_all(self, messages: Sequence[Message]) -> dict[str, str]:
         # A task that is stopped here would leave messages that nobody runs, and locks that nobody lets go.
         with uninterrupted():
             runtime = self._runtime_for_publishing()
             if runtime is not None:
-                runtime.publish(messages)
-            else:
-                self.store.publish([_store.Outgoing(message=message) for message in messages])
+                return runtime.publish(messages)
+            published = self.store.publish([_store.Outgoing(message=message) for message in messages])
+            return _store.holders(published)
 
-    async def _publish_soon(self, messages: Sequence[Message]) -> None:
-        """Commit messages without blocking the running loop."""
+    async def _publish_soon(self, messages: Sequence[Message]) -> dict[str, str]:
+        """Commit messages without blocking the running loop; the duplicates, as `_publish_all`."""
         if not messages:
-            return
+            return {}
         # Opening the database and starting the runtime block; after the first time this is an attribute.
         runtime = self._runtime or await _awaiting.to_thread(self._runtime_for_publishing)
         if runtime is not None:
-            await _awaiting.told(partial(runtime.publish_soon, messages))
-            return
+            return await _awaiting.told(partial(runtime.publish_soon, messages))
         if self._store is None:
             await _awaiting.to_thread(self._opened_store)
-        store = self.store
-        await _awaiting.told(partial(store.publish_soon, [_store.Outgoing(message=m) for m in messages]))
+        outgoing = [_store.Outgoing(message=message) for message in messages]
+        return _store.holders(await _awaiting.told(partial(self.store.publish_soon, outgoing)))
 
     def _runtime_for_publishing(self) -> Runtime | None:
         if self._runtime is not None:

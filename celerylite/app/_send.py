@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from celerylite import _message
+from celerylite._call_keys import PLACE, UNIQUE, has_keys, headers_with_keys
 from celerylite.exceptions import AlwaysEagerIgnored
 from celerylite.utils import uuid
 from celerylite.utils.functional import maybe_list
@@ -61,6 +62,9 @@ class TaskSender:
         chain: Any = None,
         task_type: Any = None,
         replaced_task_nesting: int = 0,
+        unique_key: Any = _OMITTED,
+        unique_for: Any = None,
+        raise_on_duplicate: bool | None = None,
         **options: Any,
     ) -> Any:
         """See `Celery.send_task`."""
@@ -70,6 +74,26 @@ class TaskSender:
             warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=3)
         if task_type is None:
             task_type, options = self._with_options_of_task(name, options)
+        headers = options.get("headers")
+        if (
+            unique_key is not _OMITTED
+            or unique_for is not None
+            or (task_type is not None and has_keys(task_type))
+            or (headers and (UNIQUE in headers or PLACE in headers))
+        ):
+            options["headers"] = headers_with_keys(
+                task_type,
+                name,
+                args,
+                kwargs,
+                headers,
+                task_id=task_id,
+                # None is no key, and only silence that of the task.
+                key=_said_key(unique_key),
+                lasts=unique_for,
+                # What waits for this very call cannot do with another one's result.
+                raises=bool(raise_on_duplicate or chain or chord or link),
+            )
         # An explicit None clears what the task says; only silence takes it.
         expires = options.pop("expires", None) if expires is _OMITTED else expires
         time_limit = options.pop("time_limit", None) if time_limit is _OMITTED else time_limit
@@ -111,8 +135,10 @@ class TaskSender:
             options.pop(stamp)
         if not ignore_result:
             app.backend.on_task_call(producer or publisher, task_id)
-        amqp.send_task_message(producer or publisher, name, message, connection=connection, **options)
-        result = (result_cls or app.AsyncResult)(task_id)
+        holder = amqp.send_task_message(
+            producer or publisher, name, message, connection=connection, **options
+        )
+        result = (result_cls or app.AsyncResult)(holder or task_id)
         result.ignored = ignore_result
         if add_to_parent:
             self._add_to_parent(result)
@@ -154,3 +180,9 @@ class TaskSender:
         parent = self.app.current_worker_task
         if parent:
             parent.add_trail(result)
+
+
+def _said_key(key: Any) -> Any:
+    if key is _OMITTED:
+        return None
+    return False if key is None else key

@@ -270,8 +270,10 @@ class AMQP:
         confirm_timeout: float | None = None,
         connection: Any = None,
         **properties: Any,
-    ) -> None:
+    ) -> str | None:
         """Publish `message`, between the two publish signals. Returns when it is committed.
+
+        A duplicate is not published: returns the id of the task that holds its key.
 
         Handlers of ``before_task_publish`` may change headers and properties in place: what they leave
         is what is sent. Raises kombu's EncodeError and OperationalError.
@@ -300,8 +302,10 @@ class AMQP:
             serializer=serializer or conf.task_serializer,
             compression=compression or conf.task_compression,
         )
-        self.app._publish(record, connection)
-        self._announce_sent(name, message, record, exchange, routing_key)
+        holder = self.app._publish(record, connection)
+        if holder is None:
+            self._announce_sent(name, message, record, exchange, routing_key)
+        return holder
 
     def _resolve_queue(self, queue: Any, exchange: Any) -> tuple[str | None, Any]:
         if queue is None and exchange is None:

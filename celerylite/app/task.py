@@ -174,6 +174,17 @@ class Task(_Parametrised[P, R]):
     resultrepr_maxsize = 1024
     #: Where the task runs: None for the runtime's own way.
     pool: str | None = None
+    #: Send no call that waits or runs already: True goes by its arguments, a function of args and kwargs by
+    #: the text it returns.
+    unique: Any = None
+    #: Names of the arguments that count for ``unique=True``; None: all.
+    unique_on: Any = None
+    #: Seconds from the call for which its key holds; None: until the task has ended.
+    unique_for: Any = None
+    raise_on_duplicate = False
+    #: At most so many calls run at once, over all processes; with `concurrency_key`, so many for each key.
+    concurrency_limit: int | None = None
+    concurrency_key: Any = None
 
     #: Requests being executed, innermost last; per context.
     request_stack: LocalStack[Context] = cast("LocalStack[Context]", None)
@@ -325,13 +336,14 @@ class Task(_Parametrised[P, R]):
         Options, with their units: ``countdown`` (seconds) or ``eta`` (moment), ``expires`` (seconds or
         moment), ``queue``, ``routing_key``, ``exchange``, ``priority`` (0-9, higher first),
         ``serializer``, ``compression``, ``time_limit`` and ``soft_time_limit`` (seconds), ``headers``,
-        ``ignore_result``, ``add_to_parent``, ``connection``: a SQLAlchemy Connection or Session whose
+        ``ignore_result``, ``add_to_parent``, ``unique_key`` with ``unique_for`` (seconds) and
+        ``raise_on_duplicate``, ``connection``: a SQLAlchemy Connection or Session whose
         transaction the message joins. Broker options (``retry``, ``retry_policy``, ``producer``,
         ``delivery_mode``...) are accepted without effect.
 
         Raises TypeError when the arguments do not fit the task (see `typing`), ValueError when the soft
         limit is above the hard one, kombu's EncodeError for arguments that cannot be serialised and its
-        OperationalError when the database cannot be reached.
+        OperationalError when the database cannot be reached. AlreadyQueued for a duplicate that wants it.
         """
         if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
             raise ValueError("soft_time_limit must be less than or equal to time_limit")
@@ -368,7 +380,9 @@ class Task(_Parametrised[P, R]):
         """`apply_async` for coroutines: waits for the commit without blocking the caller's loop."""
         with Outbox() as box:
             result = self.apply_async(args, kwargs, **options)
-        await self._get_app()._publish_soon(box.messages)
+        duplicates = await self._get_app()._publish_soon(box.messages)
+        if duplicates:
+            result.id = duplicates.get(result.id, result.id)
         return result
 
     def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[AsyncResult[R]]:

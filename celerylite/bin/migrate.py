@@ -106,7 +106,7 @@ class _Move:
         for start in range(0, len(chosen), _BATCH):
             batch = chosen[start : start + _BATCH]
             # First there, then away from here: a crash in between leaves a copy, and loses nothing.
-            self._new.publish([Outgoing(message=one.message) for one in batch])
+            self._new.publish([Outgoing(message=one.message, may_drop=False) for one in batch])
             say(f"Migrating task {start + len(batch)}/{len(chosen)}")
         if remove:
             self._remove({one.message.id for one in chosen})

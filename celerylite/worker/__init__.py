@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 from celerylite import _clock
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
-from celerylite._store import Claim, ClaimLost, Delivery, Outgoing, Store, WorkerRow, this_process
+from celerylite._store import (
+    Claim,
+    ClaimLost,
+    Delivery,
+    Duplicate,
+    Outgoing,
+    Published,
+    Store,
+    WorkerRow,
+    holders,
+    this_process,
+)
 from celerylite._store.processes import is_gone
 from celerylite.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celerylite.utils import uuid
@@ -29,6 +40,7 @@ from celerylite.worker._lease import Lease
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
+from celerylite.worker._places import is_limited, limits_of
 from celerylite.worker._pools import ThreadPool
 from celerylite.worker._remote import RemoteControlled
 from celerylite.worker._slots import Kind, Place, Slots
@@ -289,8 +301,11 @@ class Runtime(RemoteControlled, Deciding):
 
     # -- publishing ------------------------------------------------------------------------------------
 
-    def publish(self, messages: Sequence[Message]) -> None:
-        """Commit messages; what can run here starts at once. After an OperationalError nothing is sent."""
+    def publish(self, messages: Sequence[Message]) -> dict[str, str]:
+        """Commit messages; what can run here starts at once. After an OperationalError nothing is sent.
+
+        Returns the duplicates, which are not sent either: by the task's id the one that holds its key.
+        """
         outgoing = [self.outgoing(message) for message in messages]
         try:
             deliveries = self.store.publish(outgoing)
@@ -298,19 +313,21 @@ class Runtime(RemoteControlled, Deciding):
             self.not_published(outgoing)
             raise
         self.published(outgoing, deliveries)
+        return holders(deliveries)
 
     def publish_soon(
-        self, messages: Sequence[Message], done: Callable[[None, BaseException | None], None]
+        self, messages: Sequence[Message], done: Callable[[dict[str, str] | None, BaseException | None], None]
     ) -> None:
-        """As `publish`, without blocking: `done` is called when the messages are committed."""
+        """As `publish`, without blocking: `done` is told when the messages are committed."""
         outgoing = [self.outgoing(message) for message in messages]
 
-        def committed(deliveries: list[Delivery | None] | None, error: BaseException | None) -> None:
-            if deliveries is None:
+        def committed(published: list[Published] | None, error: BaseException | None) -> None:
+            if published is None:
                 self.not_published(outgoing)
+                done(None, error)
             else:
-                self.published(outgoing, deliveries)
-            done(None, error)
+                self.published(outgoing, published)
+                done(holders(published), None)
 
         self.store.publish_soon(outgoing, committed)
 
@@ -329,7 +346,8 @@ class Runtime(RemoteControlled, Deciding):
         if self._only_known and message.name not in self.app._tasks:
             return Place.WAITING
         return self._slots.reserve(
-            self._kind(message.name), may_start=not self._is_rate_limited(message.name)
+            self._kind(message.name),
+            may_start=not (self._is_rate_limited(message.name) or is_limited(self.app, message.name)),
         )
 
     def not_published(self, outgoing: Iterable[Outgoing]) -> None:
@@ -339,11 +357,13 @@ class Runtime(RemoteControlled, Deciding):
                 place = Place.RUNNING if item.claim.running else Place.HELD
                 self._slots.unreserve(self._kind(item.message.name), place)
 
-    def published(self, outgoing: Sequence[Outgoing], deliveries: Sequence[Delivery | None]) -> None:
+    def published(self, outgoing: Sequence[Outgoing], deliveries: Sequence[Published]) -> None:
         """Start or hold what was committed as ours, and look out for the rest in its time."""
         for item, delivery in zip(outgoing, deliveries, strict=True):
             if delivery is None:
                 self._await_message(item.message)
+            elif isinstance(delivery, Duplicate):
+                self.not_published([item])
             elif delivery.running:
                 self._launch(delivery)
             elif self._slots.hold(self._kind(delivery.message.name), delivery, promised=True):
@@ -413,7 +433,10 @@ class Runtime(RemoteControlled, Deciding):
         while (delivery := self._slots.next(kind, self._may_start)) is not None:
             # Durable before the call: after a crash nobody may take it for one that has not started.
             try:
-                begun = _settlement.patiently(partial(self.store.begin, [delivery]), self._stopping)
+                limits = limits_of(self.app, delivery)
+                begun = _settlement.patiently(
+                    partial(self.store.begin, [delivery], limits=limits), self._stopping
+                )
             except BaseException:
                 self._slots.hold(kind, delivery)
                 self._release(kind)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError, OperationalError
 
 from celerylite import _clock, _state, _workflow, signals, states
+from celerylite._call_keys import UNIQUE
 from celerylite._einfo import ExceptionInfo
 from celerylite._message import decode_body
 from celerylite._outbox import Outbox
@@ -164,6 +165,12 @@ def admit(x: Execution) -> None:
     """Turn away what was revoked or has expired while it waited."""
     if x.state is not None or x.site.eager or x.delivery is None:
         return  # Decided already, or called here and now.
+    key = x.delivery.message.headers.get(UNIQUE)
+    if key is not None and "holder" in key:
+        # Somebody waits for this one, so that it could not simply be left out.
+        _report.turned_away(x)
+        _revoke(x, f"duplicate of {key['holder']}")
+        return
     expires_at = x.delivery.message.expires_at
     expired = expires_at is not None and _clock.time() > expires_at
     if expired or x.site.is_revoked(x):

@@ -14,6 +14,7 @@ from celerylite._message import Message, to_text
 from celerylite._store import Delivery, Outgoing, ResultRow, RunRow, Settlement
 from celerylite.utils import uuid
 from celerylite.utils.log import get_logger
+from celerylite.worker._places import limit_of
 
 if TYPE_CHECKING:
     from celerylite.worker import Runtime
@@ -138,6 +139,7 @@ class _Committing:
             results=rows,
             publish=tuple(self._outgoing),
             on_chord_complete=self._complete,
+            limit=limit_of(runtime.app, delivery.message),
             **fields,
         )
 

@@ -112,7 +112,7 @@ def soon(begin: Callable[..., None], *args: Any) -> Future[Any]:
 def started(store: SqlStore, task_id: str = "", owner: str = "me") -> Delivery:
     """A delivery that runs in `owner`."""
     (delivery,) = store.publish([out(task_id, owner=owner, running=True)])
-    assert delivery is not None
+    assert isinstance(delivery, Delivery)
     return delivery
 
 

@@ -28,6 +28,7 @@ LAYERS = {
     "_cron": 0,
     "platforms": 0,
     "_autostart": 1,
+    "_call_keys": 1,
     "_state": 1,
     "_message": 1,
     "_interrupts": 0,

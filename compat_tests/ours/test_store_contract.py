@@ -97,7 +97,7 @@ def test_a_binary_body_stays_binary(store: SqlStore) -> None:
 def test_publishing_with_a_claim_hands_the_message_over_at_once(store: SqlStore) -> None:
     (waits, mine) = store.publish([out("a"), out("b", owner="me", running=True)])
     assert waits is None
-    assert mine is not None
+    assert isinstance(mine, Delivery)
     assert mine.running
     assert [each.message.id for each in store.claim("other", None, 10).deliveries] == ["a"]
     assert store.settle(success(mine)) == []

@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from celerylite import _clock, _store
-from celerylite._store import ResultRow, schema
+from celerylite._store import Delivery, ResultRow, schema
 from celerylite._store.sql import SqlStore
 from celerylite.exceptions import ImproperlyConfigured, SchemaTooNew
 from compat_tests.ours.store_fixtures import (
@@ -206,7 +206,7 @@ def test_a_connection_lost_in_the_middle_of_a_commit_does_not_write_twice(opener
         (mine,) = store.publish([out("once", owner="me")])
     else:
         (mine,) = store.settle(success(delivery, publish=(out("once", owner="me"),)))
-    assert mine is not None
+    assert isinstance(mine, Delivery)
     assert store.begin([mine]) == {mine.row}
     assert sum(store.unfinished().values()) == (2 if call == "publish" else 1)
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from celerylite import exceptions
-from celerylite.exceptions import ClaimLost, MaxRetriesExceededError, Retry, SchemaTooNew
+from celerylite.exceptions import AlreadyQueued, ClaimLost, MaxRetriesExceededError, Retry, SchemaTooNew
 
 
 def _drawn() -> dict[str, str]:
@@ -56,6 +56,11 @@ def test_those_of_celery_are_all_there_with_their_parents() -> None:
         (exceptions.NotRegistered("proj.add"), "'proj.add'"),
         (exceptions.TimeLimitExceeded(3), "TimeLimitExceeded(3,)"),
         (exceptions.SoftTimeLimitExceeded(), "SoftTimeLimitExceeded()"),
+        (
+            AlreadyQueued("proj.add(1)", "id-1"),
+            "unique key 'proj.add(1)': expected it to be free, but task id-1 holds it; wait for that one, "
+            "or leave the key out",
+        ),
         (
             ClaimLost("id-1", "host:1"),
             "task id-1: expected its message to be owned by 'host:1', but another runtime took it over; "

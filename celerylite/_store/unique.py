@@ -1,0 +1,193 @@
+"""Keys of unique calls in SQL: taken with the message, freed with its end. Runs in a given transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from celerylite import _clock
+from celerylite._call_keys import UNIQUE
+from celerylite._message import Message
+from celerylite._store import Duplicate, Outgoing, Published, Settlement
+from celerylite._store.dialect import Dialect
+from celerylite._store.engine import Statement, Transaction
+from celerylite._store.messages import Messages, row_of
+from celerylite._store.schema import Tables
+from celerylite.exceptions import AlreadyQueued
+
+__all__ = ("Unique", "has_key")
+
+#: Looks at a key that others take and free meanwhile; one is the rule.
+_LOOKS = 100
+
+
+def has_key(outgoing: Sequence[Outgoing]) -> bool:
+    """Whether a message among them holds a key."""
+    return any(UNIQUE in each.message.headers for each in outgoing)
+
+
+class _Connection(Protocol):
+    """What takes keys: our own transaction, or that of a caller."""
+
+    def run(self, statement: Statement, **parameters: Any) -> int: ...
+
+    def one(self, statement: Statement, **parameters: Any) -> Any | None: ...
+
+
+class Unique:
+    """The table of keys.
+
+    A key is free when there is no row, when its time is over, or, without a time, when its message is gone:
+    so whatever takes a message out of the queue frees the key, and no row can lock it for ever.
+    """
+
+    def __init__(self, tables: Tables, dialect: Dialect, messages: Messages) -> None:
+        self._messages = messages
+        self._inserts = sa.insert(tables.messages)
+        keys, c, bind = tables.unique, tables.unique.c, sa.bindparam
+        columns = ("unique_key", "task_id", "message", "until")
+        self._add = Statement(lambda: dialect.insert_ignore(keys, columns))
+        of_key = c.unique_key == bind("unique_key")
+        alive = sa.select(tables.messages.c.id).where(tables.messages.c.id == c.message).scalar_subquery()
+        self._holder = Statement(lambda: sa.select(c.task_id, c.message, c.until, alive).where(of_key))
+        as_seen = sa.and_(of_key, c.task_id == bind("old_task"), c.message == bind("old_message"))
+        values: dict[str, Any] = {name: bind(f"new_{name}") for name in ("task_id", "message", "until")}
+        self._replace = Statement(lambda: keys.update().where(as_seen).values(values))
+        of_task = sa.and_(of_key, c.task_id == bind("task"))
+        self._note = Statement(lambda: keys.update().where(of_task).values(message=bind("row")))
+        self._free = Statement(lambda: keys.delete().where(of_task))
+
+    def insert(
+        self, tx: Transaction, outgoing: Sequence[Outgoing], *, may_raise: bool = True
+    ) -> list[Published]:
+        """`Messages.insert` for messages some of which have a key; a Duplicate for each that is refused.
+
+        Raises AlreadyQueued for one that wants it, unless `may_raise` is false.
+        """
+        return [self._insert_one(tx, each, may_raise) for each in outgoing]
+
+    def _insert_one(self, tx: Transaction, outgoing: Outgoing, may_raise: bool) -> Published:
+        header = outgoing.message.headers.get(UNIQUE)
+        if header is None:
+            return self._messages.insert(tx, [outgoing])[0]
+        holder = self._take(tx, outgoing.message)
+        if holder is None:
+            row, delivery = self._messages.insert_row(tx, outgoing, _clock.time())
+            tx.run(self._note, unique_key=header["key"], task=outgoing.message.id, row=row)
+            return delivery
+        if not outgoing.may_drop:
+            return self._messages.insert(tx, [replace(outgoing, message=_marked(outgoing.message, holder))])[
+                0
+            ]
+        if may_raise and header.get("raise"):
+            raise AlreadyQueued(header["key"], holder)
+        return Duplicate(task_id=outgoing.message.id, holder=holder)
+
+    def follow(
+        self, tx: Transaction, settlement: Settlement, outgoing: Sequence[Outgoing]
+    ) -> list[Published]:
+        """Publish what follows a message that is settled; frees its key, unless its retry keeps it."""
+        settled = settlement.delivery.message
+        header = settled.headers.get(UNIQUE)
+        again = None
+        if header is not None and settlement.requeue_at is None:
+            again = next((each for each in outgoing if _is_retry(each.message, settled)), None)
+            if again is None and "for" not in header and "holder" not in header:
+                tx.run(self._free, unique_key=header["key"], task=settled.id)
+        published: list[Published] = []
+        for each in outgoing:
+            if each is again and header is not None:
+                row, delivery = self._messages.insert_row(tx, each, _clock.time())
+                # Its own, or, when its time is over, another's by now: a retry is never dropped.
+                tx.run(self._note, unique_key=header["key"], task=settled.id, row=row)
+                published.append(delivery)
+            else:
+                published.append(self._insert_one(tx, replace(each, may_drop=False), False))
+        return published
+
+    def insert_in(
+        self,
+        target: sa.Connection,
+        outgoing: Sequence[Outgoing],
+        committed: Callable[[Statement, dict[str, Any]], Any] | None,
+    ) -> list[Duplicate]:
+        """`insert` in the transaction of a caller. `committed` reads what others have committed.
+
+        None: the caller's own statements see that.
+        """
+        callers = _Callers(target)
+        duplicates: list[Duplicate] = []
+        for each in outgoing:
+            header = each.message.headers.get(UNIQUE)
+            holder = None if header is None else self._take(callers, each.message, committed)
+            if header is not None and holder is not None:
+                if header.get("raise"):
+                    raise AlreadyQueued(header["key"], holder)
+                duplicates.append(Duplicate(task_id=each.message.id, holder=holder))
+                continue
+            values = row_of(Outgoing(message=each.message), _clock.time())[0]
+            row = target.execute(self._inserts.values(values)).inserted_primary_key
+            if header is not None and row is not None:
+                callers.run(self._note, unique_key=header["key"], task=each.message.id, row=row[0])
+        return duplicates
+
+    def _take(
+        self,
+        tx: _Connection,
+        message: Message,
+        committed: Callable[[Statement, dict[str, Any]], Any] | None = None,
+    ) -> str | None:
+        """Take the key of a message for it; None, or the id of the task that holds it."""
+        header = message.headers[UNIQUE]
+        key, now = header["key"], _clock.time()
+        until = now + header["for"] if "for" in header else None
+        holder = ""
+        for _ in range(_LOOKS):
+            added = {"unique_key": key, "task_id": message.id, "message": 0, "until": until}
+            if tx.run(self._add, **added) == 1:
+                return None
+            found = committed(self._holder, {"unique_key": key}) if committed else None
+            found = found or tx.one(self._holder, unique_key=key)
+            if found is None:
+                continue  # Freed since.
+            holder, row, ends, alive = found
+            if (alive is not None) if ends is None else (ends > now):
+                return str(holder)
+            new = {"new_task_id": message.id, "new_message": 0, "new_until": until}
+            if tx.run(self._replace, unique_key=key, old_task=holder, old_message=row, **new) == 1:
+                return None
+        return str(holder)
+
+
+def _is_retry(message: Message, settled: Message) -> bool:
+    header = message.headers.get(UNIQUE)
+    return message.id == settled.id and header is not None and header["key"] == settled.headers[UNIQUE]["key"]
+
+
+def _marked(message: Message, holder: str) -> Message:
+    """`message` as one that is turned away when its turn comes, so that who waits for it learns of it."""
+    header = {**message.headers[UNIQUE], "holder": holder}
+    return replace(message, headers={**message.headers, UNIQUE: header})
+
+
+class _Callers:
+    """A connection of the caller's, with whatever driver it uses."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: Statement, **parameters: Any) -> int:
+        return int(self._execute(statement, parameters).rowcount)
+
+    def one(self, statement: Statement, **parameters: Any) -> Any | None:
+        return self._execute(statement, parameters).first()
+
+    def _execute(self, statement: Statement, parameters: dict[str, Any]) -> sa.CursorResult[Any]:
+        theirs = statement.compiled_for(self._connection.dialect)
+        values = theirs.bind(parameters)
+        return self._connection.exec_driver_sql(
+            theirs.sql or "", tuple(values) if isinstance(values, list) else values
+        )
