@@ -15,6 +15,8 @@ import click
 from celerylite import VERSION_BANNER
 from celerylite._shim import install_as_celery
 from celerylite.app.utils import find_app
+from celerylite.bin._refused import refuse
+from celerylite.bin._without_effect import add_remarks
 from celerylite.bin.base import (
     CeleryCommand,
     CeleryOption,
@@ -46,6 +48,7 @@ PLUGIN_GROUP = "celery.commands"
 _COMMANDS = (
     *(worker, beat, call, result, purge, list_, shell, run, schedule, upgrade),
     *(status, inspect, control, events, migrate, multi, doctor),
+    *(refuse(name) for name in ("amqp", "graph", "logtool")),
 )
 _GLOBAL = "Global Options"
 
@@ -114,7 +117,9 @@ def _go_to(_ctx: click.Context, _param: click.Parameter, workdir: Path | None) -
 
 
 # `-A` may also be an app itself, when the group is called from Python: click must leave it alone.
-@click.group(cls=CeleryGroup, invoke_without_command=True)
+@click.group(
+    cls=CeleryGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "-A",
     "--app",
@@ -255,6 +260,7 @@ def report(ctx: click.Context) -> None:
 
 for _command in _COMMANDS:
     celery.add_command(_command)
+add_remarks(celery)
 
 
 def main_for_app(app: Any, argv: list[str] | None = None) -> Any:

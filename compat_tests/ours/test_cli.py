@@ -157,22 +157,6 @@ def test_the_version_is_that_of_celery(cli: Cli) -> None:
     assert cli("--version").stdout.startswith("5.7.0 (")
 
 
-@pytest.mark.parametrize("command", ["worker", "beat", "call", "result", "purge", "shell"])
-def test_every_option_that_celery_shows_is_accepted(command: str) -> None:
-    theirs = pytest.importorskip(f"celery.bin.{command}")
-    ours = celery.commands[command]
-    names = {name for param in ours.params for name in (*param.opts, *param.secondary_opts)}
-    for param in getattr(theirs, command).params:
-        if isinstance(param, click.Option):
-            assert {*param.opts, *param.secondary_opts} <= names
-
-
-def test_global_options_are_those_of_celery() -> None:
-    theirs = pytest.importorskip("celery.bin.celery").celery
-    names = {name for param in celery.params for name in param.opts}
-    assert {name for param in theirs.params for name in param.opts} <= names
-
-
 def test_an_app_that_is_not_there_is_told(cli: Cli) -> None:
     done = cli("-A", "nowhere", "report")
     assert done.returncode == 2

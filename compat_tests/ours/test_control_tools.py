@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from celerylite.contrib.testing import assert_enqueued, enqueued, manual_clock
@@ -40,35 +37,3 @@ def test_a_countdown_passes_when_the_clock_is_moved(make_app: MakeApp) -> None:
         clock.advance(3601)
         assert result.get(timeout=DEADLINE_S) == "now"
         app.close()
-
-
-def _options(command: Any) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
-
-
-def test_every_option_of_celerys_commands_is_accepted(load_celery_commands: Callable[[], Any]) -> None:
-    ours, theirs = load_celery_commands()
-    for name in (
-        "status",
-        "inspect",
-        "control",
-        "events",
-        "migrate",
-        "purge",
-        "call",
-        "result",
-        "worker",
-        "beat",
-        "shell",
-    ):
-        missing = _options(theirs[name]) - _options(ours[name])
-        assert not missing, f"{name}: {missing}"
-
-
-@pytest.fixture
-def load_celery_commands() -> Callable[[], Any]:
-    from celery.bin.celery import celery as theirs
-
-    from celerylite.bin.celery import celery as ours
-
-    return lambda: (ours.commands, theirs.commands)
