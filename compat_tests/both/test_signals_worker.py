@@ -104,5 +104,9 @@ def test_a_signal_of_the_worker_comes_with_this(
     assert _of(told, name) == (sender, arguments)
 
 
+def test_a_heartbeat_is_told(told: Told) -> None:
+    assert _of(told, "heartbeat_sent")[1] == []
+
+
 def test_signals_of_green_threads_and_of_celery_3_are_never_sent(told: Told) -> None:
     assert not {name for name, _, _ in told if name.startswith("eventlet_") or name == "task_sent"}

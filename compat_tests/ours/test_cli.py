@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from celerylite import Celery
+from celerylite import Celery, signals
 from celerylite.bin import base
 from celerylite.bin.celery import celery, main_for_app
 from celerylite.signals import user_preload_options
@@ -366,6 +367,61 @@ def test_an_app_can_be_the_default_and_take_options_of_its_own() -> None:
         for command in celery.commands.values():
             command.params = [param for param in command.params if param.name != "site"]
     assert seen == {"site": "shop"}
+    app.close()
+
+
+_PLUG_IN = """
+import click
+
+from celery.bin.base import CeleryCommand, CeleryDaemonCommand, handle_preload_options
+
+@click.command(cls=CeleryDaemonCommand)
+@click.option("--greeting", default="hello")
+@click.pass_context
+@handle_preload_options
+def greet(ctx, greeting, **kwargs):
+    ctx.obj.echo(f"{greeting} from {ctx.obj.app.main}")
+"""
+
+
+def test_packages_add_commands_as_for_celery(project: Path, cli: Cli) -> None:
+    (project / "greeting.py").write_text(_PLUG_IN)
+    for name, target in {
+        "one": "greet = greeting:greet",
+        "two": "broken = nothing_of_the_kind:command",
+    }.items():
+        information = project / f"{name}-1.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text(f"[celery.commands]\n{target}\n")
+    told = cli("-A", "proj", "greet", "--greeting", "welcome", PYTHONPATH=f"{_ROOT}{os.pathsep}{project}")
+    assert told.stdout == "welcome from proj\n", told.stderr
+    # One that cannot be loaded is listed and says why; the others go on.
+    told = cli("-A", "proj", "broken", PYTHONPATH=f"{_ROOT}{os.pathsep}{project}")
+    assert told.returncode == 1
+    assert "No module named 'nothing_of_the_kind'" in told.stderr
+
+
+def test_options_of_the_users_reach_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Celery("options", broker="memory://", backend="cache+memory://")
+    app.user_options["worker"].add(click.Option(["--region"], default="none", help="Ours."))
+    seen: dict[str, Any] = {}
+
+    def note(options: dict[str, Any], **kwargs: Any) -> None:
+        seen.update(options)
+
+    signals.celeryd_init.connect(note)
+    monkeypatch.setattr(app.Worker, "start", lambda self: None)
+    try:
+        with warnings.catch_warnings():
+            # Of what the user is who runs the tests.
+            warnings.simplefilter("ignore")
+            main_for_app(app, ["worker", "--region", "north"])
+    finally:
+        signals.celeryd_init.disconnect(note)
+        worker = celery.commands["worker"]
+        worker.params = [param for param in worker.params if param.name != "region"]
+    assert seen["region"] == "north"
     app.close()
 
 

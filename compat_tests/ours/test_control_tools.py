@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from celerylite import _clock
 from celerylite.contrib.testing import assert_enqueued, drain, enqueued, manual_clock
 from celerylite.contrib.testing.app import TestApp
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp
@@ -43,7 +44,11 @@ def test_a_countdown_passes_when_the_clock_is_moved(make_app: MakeApp) -> None:
 def test_the_schedule_obeys_the_clock_too(make_app: MakeApp) -> None:
     app = make_app()
     ticks: list[float] = []
-    app.task(name="ticks")(lambda: ticks.append(clock.time()))
+
+    @app.task(name="ticks")
+    def tick() -> None:
+        ticks.append(_clock.time())
+
     app.conf.beat_schedule = {"hourly": {"task": "ticks", "schedule": 3600.0}}
     with manual_clock(1_800_000_000.0) as clock:
         app.start_runtime(beat=True)
