@@ -24,7 +24,9 @@ from celerylite.bin.celery import celery, main_for_app
 from celerylite.signals import user_preload_options
 
 _ROOT = Path(__file__).parents[2]
-_DEADLINE_S = 15.0
+_DEADLINE_S = 40.0
+
+pytestmark = pytest.mark.timeout(120)  # Several programs each, which start slowly on a busy machine.
 
 #: Unedited Celery code, which says what happens on its standard output.
 _PROJECT = """

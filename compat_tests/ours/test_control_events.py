@@ -11,6 +11,8 @@ from celerylite import signals
 from celerylite.bin.celery import main_for_app
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp, StartProgram, rows
 
+pytestmark = pytest.mark.timeout(60)  # Programs start slowly on a busy machine.
+
 WORKER = r"""
 app.conf.update(worker_send_task_events=True, task_send_sent_event=True)
 
