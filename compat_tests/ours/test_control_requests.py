@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -11,11 +12,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import celery.app.control as celery_control
+import celery.worker.control as celery_panel
 import pytest
 
 from celerylite import Celery
+from celerylite.app import control
 from celerylite.bin.celery import main_for_app
+from celerylite.canvas import StampingVisitor
 from celerylite.exceptions import CeleryCommandException, TaskRevokedError, WorkerLostError
+from celerylite.worker import control as panel
 from compat_tests.ours.runtime_fixtures import (
     DEADLINE_S,
     PRELUDE,
@@ -150,13 +156,75 @@ def test_consumers_are_cancelled_and_added_while_a_process_lives(
 
 def test_the_pool_grows_and_shrinks(file_app: Celery) -> None:
     file_app.start_runtime(concurrency=2, hostname="a@here")
-    control = file_app.control
-    assert control.pool_grow(2, reply=True) == [{"a@here": {"ok": "pool will grow"}}]
-    assert control.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 4
-    control.pool_shrink(3)
-    assert control.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 1
-    (reply,) = control.autoscale(3, 1, reply=True)
+    remote = file_app.control
+    assert remote.pool_grow(2, reply=True) == [{"a@here": {"ok": "pool will grow"}}]
+    assert remote.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 4
+    remote.pool_shrink(3)
+    assert remote.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 1
+    (reply,) = remote.autoscale(3, 1, reply=True)
     assert reply == {"a@here": {"error": "ValueError('Autoscale not enabled')"}}
+
+
+def test_the_bounds_of_a_worker_that_scales_are_changed(asker: Celery, start_program: StartProgram) -> None:
+    program = start_program(
+        """
+app.conf.worker_redirect_stdouts = False
+worker = app.Worker(hostname="a@here", autoscale=(3, 1), quiet=True)
+threading.Thread(target=lambda: (sys.stdin.readline(), worker.stop(in_sighandler=True))).start()
+worker.ready_callback = lambda worker: say("ready")
+worker.start()
+"""
+    )
+    program.until("ready")
+    ask = {"reply": True, "timeout": PROGRAM_DEADLINE_S}
+    assert asker.control.autoscale(5, 2, **ask) == [{"a@here": {"ok": "autoscale now max=5 min=2"}}]
+    assert asker.control.inspect(timeout=PROGRAM_DEADLINE_S).stats()["a@here"]["pool"]["max-concurrency"] == 5
+    program.tell()
+    assert program.end() == 0
+
+
+def test_a_revoked_stamp_is_known_to_a_process_that_starts_later(
+    asker: Celery, start_program: StartProgram
+) -> None:
+    class Stamps(StampingVisitor):
+        def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
+            return {"batch": "17", "stamped_headers": ["batch"]}
+
+    asker.control.revoke_by_stamped_headers({"batch": ["17"]})
+    stamped = asker.signature("add", (1, 2))
+    stamped.stamp(Stamps())
+    revoked, other = stamped.apply_async(), asker.send_task("add", (3, 4))
+    start_program(WORKER, "a@here").until("ready")
+    assert other.get(timeout=PROGRAM_DEADLINE_S) == 7
+    with pytest.raises(TaskRevokedError):
+        revoked.get(timeout=PROGRAM_DEADLINE_S)
+
+
+def _parameters(function: Any) -> list[tuple[str, Any]]:
+    given = inspect.signature(function).parameters.values()
+    return [(each.name, each.default) for each in given]
+
+
+@pytest.mark.parametrize("name", ["Control", "Inspect"])
+def test_every_method_takes_what_celerys_takes(name: str) -> None:
+    mine, theirs = getattr(control, name), getattr(celery_control, name)
+    methods = [each for each, _ in inspect.getmembers(theirs, inspect.isfunction)]
+    assert len(methods) > 15
+    for method in methods:
+        assert _parameters(getattr(mine, method)) == _parameters(getattr(theirs, method)), method
+
+
+def test_every_command_of_celerys_workers_is_there_with_its_arguments() -> None:
+    for name, theirs in celery_panel.Panel.meta.items():
+        mine = panel.Panel.meta[name]
+        assert (mine.type, mine.visible, mine.signature, mine.variadic, mine.alias) == (
+            theirs.type,
+            theirs.visible,
+            theirs.signature,
+            theirs.variadic,
+            theirs.alias,
+        ), name
+        assert [word for word, _ in mine.args or ()] == [word for word, _ in theirs.args or ()]
 
 
 SHUT_DOWN = r"""
