@@ -14,7 +14,7 @@ import click
 
 from celerylite import VERSION_BANNER
 from celerylite._shim import install_as_celery
-from celerylite.app.utils import find_app
+from celerylite.bin._load import load_app
 from celerylite.bin._refused import refuse
 from celerylite.bin._without_effect import add_remarks
 from celerylite.bin.base import (
@@ -51,8 +51,6 @@ _COMMANDS = (
     *(refuse(name) for name in ("amqp", "graph", "logtool")),
 )
 _GLOBAL = "Global Options"
-
-_NOT_LOADED = "\nUnable to load celery application.\n"
 
 
 class CeleryGroup(click.Group):
@@ -196,7 +194,7 @@ def celery(
         ctx.obj = app
         return
     if isinstance(app, str):
-        app = _load_app(ctx, app)
+        app = load_app(ctx, app)
     ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)
     _add_user_options(ctx, ctx.obj.app.user_options)
 
@@ -214,25 +212,6 @@ def _export(
     }.items():
         if value:
             os.environ[name] = value
-
-
-def _load_app(ctx: click.Context, name: str) -> Any:
-    try:
-        return find_app(name)
-    except ModuleNotFoundError as exc:
-        if exc.name == name.partition(":")[0]:
-            reason = f"The module {exc.name} was not found."
-        else:
-            reason = _what_happened(name)
-    except AttributeError as exc:
-        reason = str(exc.args[0]).capitalize() if exc.args else _what_happened(name)
-    except Exception:
-        reason = _what_happened(name)
-    raise click.UsageError(click.style(_NOT_LOADED + reason, fg="red"), ctx=ctx)
-
-
-def _what_happened(name: str) -> str:
-    return f"While trying to load the module {name} the following error occurred:\n{traceback.format_exc()}"
 
 
 def _add_user_options(ctx: click.Context, user_options: Any) -> None:

@@ -10,6 +10,7 @@ import click
 from kombu.utils.json import dumps
 
 from celerylite.bin._examine import examine
+from celerylite.bin._load import load_app
 from celerylite.bin.base import EX_FAILURE, EX_OK, CeleryCommand, handle_preload_options
 
 __all__ = ("doctor",)
@@ -18,10 +19,13 @@ _COLORS = {"ok": "green", "differs": "yellow", "fails": "red"}
 
 
 @click.command(cls=CeleryCommand)
+@click.option(
+    "-A", "--app", "app_name", metavar="APP", help="The app, if it was not named before the command."
+)
 @click.option("-j", "--json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
 @handle_preload_options
-def doctor(ctx: click.Context, json: bool, **kwargs: Any) -> None:
+def doctor(ctx: click.Context, app_name: str | None, json: bool, **kwargs: Any) -> None:
     """Import the project and list what differs here; exit code 1 when something will not work.
 
     \b
@@ -29,7 +33,7 @@ def doctor(ctx: click.Context, json: bool, **kwargs: Any) -> None:
     differs  works, in another way: the page at the end of the line says how
     fails    does not work, and what to do
     """
-    app = ctx.obj.app
+    app = load_app(ctx, app_name) if app_name else ctx.obj.app
     # It looks, and is about to end: it is no process that runs tasks.
     app.conf.celerylite_runtime = "off"
     app.conf.celerylite_warn_ignored = False  # The lines below say it.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from kombu import Exchange, Queue
 
@@ -214,6 +216,22 @@ def test_a_scheduler_of_the_users_is_named_or_does_not_work(make_app: MakeApp, d
         "ok       schedule: celerylite.beat.Scheduler decides, which may keep entries of its own"
         in (doctor(app)[1])
     )
+
+
+def test_the_app_may_be_named_after_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "examined.py").write_text(
+        "from celerylite import Celery\n"
+        f"app = Celery('examined', backend='db+sqlite:///{tmp_path}/x.sqlite3')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main_for_app(None, ["doctor", "-A", "examined"]) == 0
+    assert f"{tmp_path}/x.sqlite3" in capsys.readouterr().out
+    sys.modules.pop("examined").app.close()
+    with pytest.raises(click.UsageError, match="The module nowhere_to_be_found was not found"):
+        main_for_app(None, ["doctor", "-A", "nowhere_to_be_found"])
 
 
 def test_the_report_can_be_read_by_programs(app: Celery, capsys: pytest.CaptureFixture[str]) -> None:
