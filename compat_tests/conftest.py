@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -269,7 +270,8 @@ def _hasten_celery() -> None:
     """
     memory: Any = importlib.import_module("kombu.transport.memory")
     memory.Transport.polling_interval = 0.002
-    _cap(memory.Transport, "drain_events", "timeout", 0.01)
+    # What a worker waits for messages; who waits for an answer to a command waits as long as it says.
+    _cap(memory.Transport, "drain_events", "timeout", 0.01, longest=2.0)
     backends: Any = importlib.import_module("celery.backends.base")
     _cap(backends.SyncBackendMixin, "wait_for", "interval", 0.005)
     _cap(backends.KeyValueStoreBackend, "get_many", "interval", 0.005)
@@ -292,13 +294,14 @@ def _never_waits(next_entry: Callable[[Any], float | None]) -> Callable[[Any], f
     return ask
 
 
-def _cap(owner: Any, method: str, argument: str, most: float) -> None:
-    """Make `argument` of `owner.method`, given by name, be `most` at most and by default."""
+def _cap(owner: Any, method: str, argument: str, most: float, longest: float = math.inf) -> None:
+    """Make `argument` of `owner.method`, given by name, be `most` unless it is over `longest`."""
     original = getattr(owner, method)
 
     def capped(*args: Any, **kwargs: Any) -> Any:
         given = kwargs.get(argument)
-        kwargs[argument] = most if given is None else min(given, most)
+        if given is None or given <= longest:
+            kwargs[argument] = most if given is None else min(given, most)
         return original(*args, **kwargs)
 
     setattr(owner, method, capped)

@@ -230,7 +230,7 @@ class Engine:
                 if worker is None:
                     signals.worker_init.send(sender=runtime)
                 # This process is the one that runs the tasks, as with Celery's solo pool.
-                signals.worker_process_init.send(sender=None)
+                signals.worker_process_init.send(sender=runtime.hostname)
                 runtime.start()
                 self._runtime, self._worker = runtime, worker or runtime
                 self._register_exit()
@@ -255,7 +255,7 @@ class Engine:
             runtime.stop(grace)
             app = cast("Celery", self)
             app.loader.shutdown_worker()
-            signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+            signals.worker_process_shutdown.send(sender=runtime.hostname, pid=os.getpid(), exitcode=0)
             signals.worker_shutdown.send(sender=self._worker)
         finally:
             with self._engine_mutex:

@@ -19,7 +19,6 @@ from celerylite.bin.worker import go_on_detached
 __all__ = ("beat",)
 
 _GROUP = "Beat Options"
-_NO_EFFECT = "No effect here."
 
 
 @click.command(cls=CeleryDaemonCommand, context_settings={"allow_extra_args": True})
@@ -37,7 +36,7 @@ _NO_EFFECT = "No effect here."
     cls=CeleryOption,
     help_group=_GROUP,
     callback=lambda ctx, _, value: value or ctx.obj.app.conf.beat_schedule_filename,
-    help=f"{_NO_EFFECT} The database remembers the last runs.",
+    help="File that keeps the last runs.",
 )
 @click.option(
     "-S",
@@ -60,9 +59,11 @@ _NO_EFFECT = "No effect here."
     cls=CeleryOption,
     default=None,
     help_group=_GROUP,
-    help=_NO_EFFECT,
+    help="Whether to answer remote control.",
 )
-@click.option("-n", "--hostname", cls=CeleryOption, default=None, help_group=_GROUP, help=_NO_EFFECT)
+@click.option(
+    "-n", "--hostname", cls=CeleryOption, default=None, help_group=_GROUP, help="Name of this node."
+)
 @click.option(
     "-l",
     "--loglevel",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from celerylite.bin._completion import complete_tasks
 from celerylite.bin.base import (
     ISO8601,
     ISO8601_OR_FLOAT,
@@ -23,7 +24,7 @@ _ROUTING = "Routing Options"
 
 
 @click.command(cls=CeleryCommand)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_tasks)
 @click.option(
     "-a",
     "--args",

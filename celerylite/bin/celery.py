@@ -14,7 +14,9 @@ import click
 
 from celerylite import VERSION_BANNER
 from celerylite._shim import install_as_celery
-from celerylite.app.utils import find_app
+from celerylite.bin._load import load_app
+from celerylite.bin._refused import refuse
+from celerylite.bin._without_effect import add_remarks
 from celerylite.bin.base import (
     CeleryCommand,
     CeleryOption,
@@ -46,10 +48,9 @@ PLUGIN_GROUP = "celery.commands"
 _COMMANDS = (
     *(worker, beat, call, result, purge, list_, shell, run, schedule, upgrade),
     *(status, inspect, control, events, migrate, multi, doctor),
+    *(refuse(name) for name in ("amqp", "graph", "logtool")),
 )
 _GLOBAL = "Global Options"
-
-_NOT_LOADED = "\nUnable to load celery application.\n"
 
 
 class CeleryGroup(click.Group):
@@ -114,7 +115,9 @@ def _go_to(_ctx: click.Context, _param: click.Parameter, workdir: Path | None) -
 
 
 # `-A` may also be an app itself, when the group is called from Python: click must leave it alone.
-@click.group(cls=CeleryGroup, invoke_without_command=True)
+@click.group(
+    cls=CeleryGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "-A",
     "--app",
@@ -191,7 +194,7 @@ def celery(
         ctx.obj = app
         return
     if isinstance(app, str):
-        app = _load_app(ctx, app)
+        app = load_app(ctx, app)
     ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)
     _add_user_options(ctx, ctx.obj.app.user_options)
 
@@ -209,25 +212,6 @@ def _export(
     }.items():
         if value:
             os.environ[name] = value
-
-
-def _load_app(ctx: click.Context, name: str) -> Any:
-    try:
-        return find_app(name)
-    except ModuleNotFoundError as exc:
-        if exc.name == name.partition(":")[0]:
-            reason = f"The module {exc.name} was not found."
-        else:
-            reason = _what_happened(name)
-    except AttributeError as exc:
-        reason = str(exc.args[0]).capitalize() if exc.args else _what_happened(name)
-    except Exception:
-        reason = _what_happened(name)
-    raise click.UsageError(click.style(_NOT_LOADED + reason, fg="red"), ctx=ctx)
-
-
-def _what_happened(name: str) -> str:
-    return f"While trying to load the module {name} the following error occurred:\n{traceback.format_exc()}"
 
 
 def _add_user_options(ctx: click.Context, user_options: Any) -> None:
@@ -255,6 +239,7 @@ def report(ctx: click.Context) -> None:
 
 for _command in _COMMANDS:
     celery.add_command(_command)
+add_remarks(celery)
 
 
 def main_for_app(app: Any, argv: list[str] | None = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from kombu.utils.json import dumps
@@ -63,12 +63,7 @@ def _list_option(type_: str) -> Callable[[_Command], _Command]:
             return  # Not asked for.
         formatter = click.HelpFormatter()
         with formatter.section(f"{type_.capitalize()} Commands"):
-            formatter.write_dl(
-                [
-                    (f"{name} {info.signature}" if info.signature else name, info.help)
-                    for name, info in _commands(type_).items()
-                ]
-            )
+            formatter.write_dl(sorted(_described(type_)))
         ctx.obj.echo(formatter.getvalue(), nl=False)
         ctx.exit()
 
@@ -82,13 +77,29 @@ def _list_option(type_: str) -> Callable[[_Command], _Command]:
     )
 
 
+def _described(type_: str) -> Iterator[tuple[str, str]]:
+    for name, info in _commands(type_).items():
+        yield f"{name} {info.signature}" if info.signature else name, info.help
+    if type_ == "control":
+        for name, command in _FOR_NOBODY.items():
+            yield f"{name} {command.signature}", command.help
+
+
+def _complete(type_: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        names = [*_commands(type_), *(_FOR_NOBODY if type_ == "control" else ())]
+        return sorted(name for name in names if name.startswith(incomplete))
+
+    return complete
+
+
 def _commands(type_: str) -> dict[str, controller_info_t]:
     return {name: info for name, info in sorted(Panel.meta.items()) if info.type == type_ and info.visible}
 
 
 def _verify(type_: str, command: str) -> None:
-    known = _commands(type_)
-    if command not in known:
+    if command not in _commands(type_):
+        known = sorted([*_commands(type_), *(_FOR_NOBODY if type_ == "control" else ())])
         raise click.UsageError(
             f"Command {command} not recognized. Available {type_} commands: {', '.join(known)}"
         )
@@ -161,7 +172,7 @@ def status(
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
-@click.argument("command")
+@click.argument("command", shell_complete=_complete("inspect"))
 @_list_option("inspect")
 @_options
 @click.pass_context
@@ -186,7 +197,7 @@ def inspect(
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
-@click.argument("command")
+@click.argument("command", shell_complete=_complete("control"))
 @_list_option("control")
 @_options
 @click.pass_context
@@ -197,7 +208,7 @@ def control(
     """Send the COMMAND control command to the workers."""
     if command in _FOR_NOBODY:
         # Ours: the database is told, and nobody has to answer.
-        ctx.obj.echo(_FOR_NOBODY[command](ctx.obj.app, ctx.args))
+        _tell_the_database(ctx, command, json)
         return
     _verify("control", command)
     callback = None if json else partial(_say_reply, ctx, show_reply=True)
@@ -218,36 +229,42 @@ def control(
         ctx.obj.echo(dumps(replies))
 
 
-def _pause(app: Any, args: Sequence[str]) -> str:
-    for queue in _some(args, "queue"):
-        app.control.pause_queue(queue)
-    return f"paused for all processes: {', '.join(args)}"
-
-
-def _resume(app: Any, args: Sequence[str]) -> str:
-    for queue in _some(args, "queue"):
-        app.control.resume_queue(queue)
-    return f"resumed for all processes: {', '.join(args)}"
-
-
-def _retry(app: Any, args: Sequence[str]) -> str:
-    for task_id in _some(args, "task id"):
+def _tell_the_database(ctx: click.Context, command: str, json: bool) -> None:
+    told = _FOR_NOBODY[command]
+    if not ctx.args:
+        raise click.UsageError(f"expected at least one {told.noun}: {command} {told.signature}", ctx=ctx)
+    for word in ctx.args:
         try:
-            app.control.retry_task(task_id)
+            getattr(ctx.obj.app.control, command)(word)
         except (LookupError, ValueError) as exc:
             raise CeleryCommandException(str(exc.args[0]), EX_UNAVAILABLE) from exc
-    return f"sent again: {', '.join(args)}"
+    if json:
+        ctx.obj.echo(dumps({"ok": list(ctx.args)}))
+    else:
+        ctx.obj.echo(f"{told.done}: {', '.join(ctx.args)}")
 
 
-def _some(args: Sequence[str], what: str) -> Sequence[str]:
-    if not args:
-        raise click.UsageError(f"expected at least one {what}")
-    return args
+class _ForNobody(NamedTuple):
+    """A command of ours which the database carries out, so that it works also while no process lives."""
+
+    noun: str
+    signature: str
+    help: str
+    done: str
 
 
-#: Commands of ours which the database carries out, so that they work also while no process lives.
-_FOR_NOBODY: dict[str, Callable[[Any, Sequence[str]], str]] = {
-    "pause_queue": _pause,
-    "resume_queue": _resume,
-    "retry_task": _retry,
+#: By the name of the method of `app.control`.
+_FOR_NOBODY = {
+    "pause_queue": _ForNobody(
+        "queue",
+        "<queue> [queue2 [...]]",
+        "Have no process take from a queue, until resume_queue.",
+        "paused for all processes",
+    ),
+    "resume_queue": _ForNobody(
+        "queue", "<queue> [queue2 [...]]", "End the pause of a queue.", "resumed for all processes"
+    ),
+    "retry_task": _ForNobody(
+        "task id", "<id> [id2 [...]]", "Send a call that has ended again, with its arguments.", "sent again"
+    ),
 }

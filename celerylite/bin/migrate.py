@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from celerylite._store import MessageState, Outgoing, Settlement, Store, Waiting, open_store, this_process
+from celerylite.bin._waiting import bar
 from celerylite.bin.base import CeleryCommand, CeleryOption, handle_preload_options
 from celerylite.utils import uuid
 from celerylite.utils.nodenames import anon_nodename
-from celerylite.utils.text import str_to_list
+from celerylite.utils.text import pluralize, str_to_list
 
 __all__ = ("migrate",)
 
@@ -31,7 +32,7 @@ _BATCH = 1000
     cls=CeleryOption,
     type=float,
     help_group=_GROUP,
-    help="No effect: a database says at once what it has.",
+    help="Seconds to wait for messages.",
 )
 @click.option(
     "-a",
@@ -49,7 +50,7 @@ _BATCH = 1000
     cls=CeleryOption,
     is_flag=True,
     help_group=_GROUP,
-    help="No effect: what is sent later is sent to DESTINATION.",
+    help="Go on until it is stopped.",
 )
 @click.pass_context
 @handle_preload_options
@@ -81,12 +82,12 @@ def migrate(
     old, new = open_store(source), open_store(destination)
     try:
         moved = _Move(old, new, str_to_list(tasks), str_to_list(queues)).run(
-            limit, ack_messages, ctx.obj.echo
+            limit, ack_messages, quiet=ctx.obj.quiet
         )
     finally:
         old.close()
         new.close()
-    ctx.obj.echo(f"{moved} message(s) brought over.")
+    ctx.obj.echo(f"{moved} {pluralize(moved, 'message')} brought over.")
 
 
 class _Move:
@@ -99,15 +100,16 @@ class _Move:
             not self._queues or one.message.queue in self._queues
         )
 
-    def run(self, limit: int | None, remove: bool, say: Any) -> int:
+    def run(self, limit: int | None, remove: bool, *, quiet: bool) -> int:
         counts = self._old.unfinished()
         total = counts.get(MessageState.READY, 0) + counts.get(MessageState.SCHEDULED, 0)
         chosen = [one for one in self._old.waiting(total) if self._is_meant(one)][:limit]
-        for start in range(0, len(chosen), _BATCH):
-            batch = chosen[start : start + _BATCH]
-            # First there, then away from here: a crash in between leaves a copy, and loses nothing.
-            self._new.publish([Outgoing(message=one.message, may_drop=False) for one in batch])
-            say(f"Migrating task {start + len(batch)}/{len(chosen)}")
+        with bar(len(chosen), "Migrating", quiet=quiet) as shown:
+            for start in range(0, len(chosen), _BATCH):
+                batch = chosen[start : start + _BATCH]
+                # First there, then away from here: a crash in between leaves a copy, and loses nothing.
+                self._new.publish([Outgoing(message=one.message, may_drop=False) for one in batch])
+                shown.update(len(batch))
         if remove:
             self._remove({one.message.id for one in chosen})
         return len(chosen)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from celerylite.bin._completion import complete_tasks
+from celerylite.bin._waiting import wait_for
 from celerylite.bin.base import CeleryCommand, CeleryOption, handle_preload_options
 
 __all__ = ("result",)
@@ -18,6 +22,7 @@ _GROUP = "Result Options"
     "--task",
     cls=CeleryOption,
     help_group=_GROUP,
+    shell_complete=complete_tasks,
     help="Name of the task, if it has a result backend of its own.",
 )
 @click.option(
@@ -30,7 +35,16 @@ _GROUP = "Result Options"
 @click.pass_context
 @handle_preload_options
 def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) -> None:
-    """Print the return value of the task TASK_ID; waits for it."""
-    app = ctx.obj.app
-    found = (app.tasks[task] if task else app).AsyncResult(task_id)
-    ctx.obj.echo(found.traceback if traceback else found.get())
+    """Print the return value of the task TASK_ID; waits for it.
+
+    On a terminal a line says how it is going meanwhile. The exception of a task that failed is raised.
+    """
+    found = (_task(ctx, task) if task else ctx.obj.app).AsyncResult(task_id)
+    ctx.obj.echo(found.traceback if traceback else wait_for(found, quiet=ctx.obj.quiet))
+
+
+def _task(ctx: click.Context, name: str) -> Any:
+    tasks = ctx.obj.app.tasks
+    if name not in tasks:
+        raise click.BadParameter(f"expected the name of a task of this app, got {name!r}", ctx=ctx)
+    return tasks[name]

@@ -33,9 +33,6 @@ _QUEUES = "Queue Options"
 _FEATURES = "Features"
 _BEAT = "Embedded Beat Options"
 
-#: Said of options that are taken so that existing command lines work.
-_NO_EFFECT = "No effect here."
-
 
 class CeleryBeat(ParamType):
     """Whether the worker fires the schedule."""
@@ -172,7 +169,7 @@ def go_on_detached(**options: Any) -> int:
     type=click.Path(),
     help_group=_WORKER,
     callback=lambda ctx, _, value: value or ctx.obj.app.conf.worker_state_db,
-    help=f"{_NO_EFFECT} The database remembers what was revoked.",
+    help="File that keeps what was revoked.",
 )
 @click.option(
     "-l",
@@ -190,7 +187,7 @@ def go_on_detached(**options: Any) -> int:
     cls=CeleryOption,
     help_group=_WORKER,
     type=click.Choice(("default", "fair")),
-    help=f"{_NO_EFFECT} Always fair.",
+    help="How tasks are given to child processes.",
 )
 @click.option(
     "--prefetch-multiplier",
@@ -208,7 +205,7 @@ def go_on_detached(**options: Any) -> int:
     cls=CeleryOption,
     help_group=_WORKER,
     callback=lambda ctx, _, value: ctx.obj.app.conf.worker_disable_prefetch if value is None else value,
-    help="Claim no task ahead.",
+    help="Claim no task ahead of time.",
 )
 @click.option(
     "-c",
@@ -305,10 +302,10 @@ def go_on_detached(**options: Any) -> int:
     help_group=_QUEUES,
     help="Further modules to import.",
 )
-@click.option("--without-gossip", is_flag=True, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
-@click.option("--without-mingle", is_flag=True, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
-@click.option("--without-heartbeat", is_flag=True, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
-@click.option("--heartbeat-interval", type=int, cls=CeleryOption, help_group=_FEATURES, help=_NO_EFFECT)
+@click.option("--without-gossip", is_flag=True, cls=CeleryOption, help_group=_FEATURES)
+@click.option("--without-mingle", is_flag=True, cls=CeleryOption, help_group=_FEATURES)
+@click.option("--without-heartbeat", is_flag=True, cls=CeleryOption, help_group=_FEATURES)
+@click.option("--heartbeat-interval", type=int, cls=CeleryOption, help_group=_FEATURES)
 @click.option(
     "--autoscale",
     type=AUTOSCALE,
@@ -332,7 +329,7 @@ def go_on_detached(**options: Any) -> int:
     cls=CeleryOption,
     help_group=_BEAT,
     callback=lambda ctx, _, value: value or ctx.obj.app.conf.beat_schedule_filename,
-    help=f"{_NO_EFFECT} The database remembers the last runs.",
+    help="File that keeps the last runs.",
 )
 @click.option("--scheduler", cls=CeleryOption, help_group=_BEAT, help="Class that fires the schedule.")
 @click.pass_context

@@ -1,14 +1,17 @@
-"""A plug-in for pytest (`-p celerylite.contrib.pytest`): Celery's fixtures and its marker."""
+"""A plug-in for pytest (`-p celerylite.contrib.pytest`): Celery's fixtures and its marker, and ours."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celerylite._clock import ManualClock
+from celerylite.contrib import testing
 from celerylite.contrib.testing.app import TestApp, setup_default_app
 from celerylite.contrib.testing.worker import start_worker
 
@@ -19,8 +22,11 @@ __all__ = (
     "NO_WORKER",
     "celery_app",
     "celery_class_tasks",
+    "celery_clock",
     "celery_config",
+    "celery_drain",
     "celery_enable_logging",
+    "celery_enqueued",
     "celery_includes",
     "celery_parameters",
     "celery_session_app",
@@ -193,3 +199,25 @@ def celery_worker(
 def depends_on_current_app(celery_app: Celery) -> None:
     """Make this test's app the current one."""
     celery_app.set_current()
+
+
+# Ours.
+
+
+@pytest.fixture
+def celery_clock() -> Iterator[ManualClock]:
+    """A clock that stands still until the test calls `advance(seconds)`; countdowns and schedules obey it."""
+    with testing.manual_clock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def celery_enqueued(celery_app: Celery) -> Callable[..., list[testing.Enqueued]]:
+    """The calls that wait in this test's app, `celery_enqueued()`, or those of one task."""
+    return partial(testing.enqueued, celery_app)
+
+
+@pytest.fixture
+def celery_drain(celery_app: Celery) -> Callable[..., None]:
+    """Run what waits in this test's app to the end, `celery_drain()`; a task's error is raised."""
+    return partial(testing.drain, celery_app)

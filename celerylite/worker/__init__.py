@@ -130,6 +130,7 @@ class Runtime(RemoteControlled, Deciding):
         self._deadlines = Deadlines()
         self._rates = RateLimits()
         self._ticker = ticker
+        self._knows_schedule = False
         self._lease_s = float(conf.celerylite_lease)
         self._lease = Lease(store, self.owner, self._lease_s, self._row)
         self.keeps_history = bool(conf.celerylite_history)
@@ -279,10 +280,10 @@ class Runtime(RemoteControlled, Deciding):
         """Set once `stop` was called."""
         return self._stopping
 
-    def drain(self, timeout: float | None = None) -> None:
+    def drain(self, timeout: float | None = None, *, with_schedule: bool = False) -> None:
         """Wait until nothing that is due waits or runs. Raises TimeoutError after `timeout` seconds."""
         end = None if timeout is None else _clock.monotonic() + timeout
-        while not self.is_idle():
+        while not self.is_idle(with_schedule):
             left = None if end is None else end - _clock.monotonic()
             if left is not None and left <= 0:
                 running, held = self._slots.counts()
@@ -291,9 +292,12 @@ class Runtime(RemoteControlled, Deciding):
                 )
             self._slots.wait_change(0.05 if left is None else min(0.05, left))
 
-    def is_idle(self) -> bool:
-        """Whether nothing that is due waits or runs here. Asks the database."""
-        if self._slots.counts() != (0, 0):
+    def is_idle(self, with_schedule: bool = False) -> bool:
+        """Whether nothing that is due waits or runs here (nor in the schedule). Asks the database."""
+        now, due = _clock.time(), [self.store.next_due()]
+        if with_schedule and self._ticker is not None:
+            due.append(self._ticker.next_due() if self._knows_schedule else now)
+        if self._slots.counts() != (0, 0) or any(at is not None and at <= now for at in due):
             return False
         lengths = self.store.queue_lengths(self._names())
         mine = [queue for queue in lengths if self.takes_from(queue)]
@@ -492,6 +496,7 @@ class Runtime(RemoteControlled, Deciding):
     def _start_schedule(self) -> float | None:
         if self._ticker is not None:
             self._ticker.start()
+            self._knows_schedule = True
             self._beat.add("schedule", self._fire_schedule)
         return None
 

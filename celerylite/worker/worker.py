@@ -51,6 +51,7 @@ _SETTINGS = {
     "prefetch_multiplier": "worker_prefetch_multiplier",
     "disable_prefetch": "worker_disable_prefetch",
     "scheduler": "beat_scheduler",
+    "schedule_filename": "beat_schedule_filename",
 }
 
 

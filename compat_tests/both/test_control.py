@@ -14,6 +14,9 @@ import pytest
 
 SubModule = Callable[[str], Any]
 
+#: Seconds for an answer, which comes much sooner unless the machine is busy.
+ANSWER_S = 15
+
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
@@ -31,7 +34,7 @@ def node(running_app: Any, submodule: SubModule) -> str:
 
 @pytest.fixture
 def inspect(running_app: Any) -> Any:
-    return running_app.control.inspect(timeout=5, limit=1)
+    return running_app.control.inspect(timeout=ANSWER_S, limit=1)
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def _info(result: Any, node: str) -> dict[str, Any]:
 
 def test_a_worker_answers_a_ping(running_app: Any, inspect: Any, node: str) -> None:
     assert inspect.ping() == {node: {"ok": "pong"}}
-    assert running_app.control.ping(timeout=5, limit=1) == [{node: {"ok": "pong"}}]
+    assert running_app.control.ping(timeout=ANSWER_S, limit=1) == [{node: {"ok": "pong"}}]
 
 
 def test_a_running_task_is_described(inspect: Any, node: str, blocked: Any) -> None:
@@ -140,8 +143,41 @@ def test_settings_and_clock_and_report_are_told(inspect: Any, node: str) -> None
     assert "software -> celery:" in inspect.report()[node]["ok"]
 
 
+def test_the_greeting_of_a_worker_is_answered(inspect: Any, node: str) -> None:
+    answer = inspect.hello("other@host")[node]
+    assert set(answer) == {"revoked", "clock"}
+    assert inspect.hello(node) == {node: None}
+
+
+def test_memory_is_told_where_that_can_be_measured(inspect: Any, node: str) -> None:
+    sampled = inspect.memsample()[node]
+    assert sampled is None or isinstance(sampled, str)
+    assert isinstance(inspect.memdump()[node], str)
+
+
+def test_what_is_said_to_workers_without_an_answer_gives_nothing(running_app: Any) -> None:
+    control = running_app.control
+    assert control.heartbeat() is None
+    assert control.election("id", "topic") is None
+    assert control.rate_limit("nobody", "1/s") is None
+
+
+def test_a_list_of_ids_is_revoked_at_once(running_app: Any, inspect: Any, node: str) -> None:
+    (reply,) = running_app.control.revoke(["one-id", "two-id"], reply=True, limit=1, timeout=ANSWER_S)
+    assert {"one-id", "two-id"} <= set(inspect.revoked()[node])
+    assert reply[node]["ok"] in (
+        "tasks {'one-id', 'two-id'} flagged as revoked",
+        "tasks {'two-id', 'one-id'} flagged as revoked",
+    )
+
+
+def test_a_pool_is_restarted_only_where_that_is_allowed(running_app: Any, node: str) -> None:
+    (reply,) = running_app.control.pool_restart(reply=True, limit=1, timeout=ANSWER_S)
+    assert reply[node] == {"error": "ValueError('Pool restarts not enabled')"}
+
+
 def test_a_single_destination_gives_its_reply_alone(running_app: Any, node: str) -> None:
-    asked = running_app.control.inspect(destination=[node], timeout=5)
+    asked = running_app.control.inspect(destination=[node], timeout=ANSWER_S)
     assert asked.ping() == {node: {"ok": "pong"}}
 
 
@@ -151,7 +187,7 @@ def test_nobody_else_answers(running_app: Any) -> None:
 
 def test_a_pattern_chooses_nodes(running_app: Any, node: str) -> None:
     asked = running_app.control.inspect(
-        pattern=f"*@{node.partition('@')[2]}", matcher="glob", timeout=5, limit=1
+        pattern=f"*@{node.partition('@')[2]}", matcher="glob", timeout=ANSWER_S, limit=1
     )
     assert asked.ping() == {node: {"ok": "pong"}}
     asked = running_app.control.inspect(pattern="nobody@*", matcher="glob", timeout=0.05)
@@ -160,7 +196,7 @@ def test_a_pattern_chooses_nodes(running_app: Any, node: str) -> None:
 
 def test_each_reply_is_given_to_the_callback(running_app: Any, node: str) -> None:
     replies: list[Any] = []
-    running_app.control.inspect(callback=replies.append, timeout=5, limit=1).ping()
+    running_app.control.inspect(callback=replies.append, timeout=ANSWER_S, limit=1).ping()
     assert replies == [{node: {"ok": "pong"}}]
 
 
@@ -168,12 +204,13 @@ def test_a_rate_limit_is_set_at_run_time(running_app: Any, node: str) -> None:
     @running_app.task(name="control.rated")
     def rated() -> None: ...
 
-    ask = {"reply": True, "limit": 1, "timeout": 5}
-    reply = running_app.control.rate_limit("control.rated", "7/m", **ask)
+    ask = {"reply": True, "limit": 1, "timeout": ANSWER_S}
+    control = running_app.control
+    reply = control.rate_limit("control.rated", "7/m", **ask)
     assert reply == [{node: {"ok": "new rate limit set successfully"}}]
     assert rated.rate_limit == "7/m"
-    assert running_app.control.rate_limit("nobody", "7/m", **ask) == [{node: {"error": "unknown task"}}]
-    (answer,) = running_app.control.rate_limit("control.rated", "seven", **ask)
+    assert control.rate_limit("nobody", "7/m", **ask) == [{node: {"error": "unknown task"}}]
+    (answer,) = control.rate_limit("control.rated", "seven", **ask)
     assert answer[node]["error"].startswith("Invalid rate limit string")
 
 
@@ -181,7 +218,9 @@ def test_time_limits_are_set_at_run_time(running_app: Any, node: str) -> None:
     @running_app.task(name="control.timed")
     def timed() -> None: ...
 
-    reply = running_app.control.time_limit("control.timed", soft=3, hard=5, reply=True, limit=1, timeout=5)
+    reply = running_app.control.time_limit(
+        "control.timed", soft=3, hard=5, reply=True, limit=1, timeout=ANSWER_S
+    )
     assert reply == [{node: {"ok": "time limits set successfully"}}]
     assert (timed.soft_time_limit, timed.time_limit) == (3, 5)
 
@@ -190,7 +229,7 @@ def test_events_are_switched_on_and_off(app: Any, start_worker: Any) -> None:
     control = app.control
 
     def answer(ask: Callable[..., Any]) -> Any:
-        ((reply,),) = [one.values() for one in ask(reply=True, limit=1, timeout=5)]
+        ((reply,),) = [one.values() for one in ask(reply=True, limit=1, timeout=ANSWER_S)]
         return reply
 
     with start_worker(app, without_heartbeat=False):
@@ -201,9 +240,9 @@ def test_events_are_switched_on_and_off(app: Any, start_worker: Any) -> None:
 
 
 def test_a_command_that_fails_is_an_error_in_the_reply(running_app: Any, node: str) -> None:
-    (reply,) = running_app.control.broadcast("nothing_of_the_sort", reply=True, limit=1, timeout=5)
+    (reply,) = running_app.control.broadcast("nothing_of_the_sort", reply=True, limit=1, timeout=ANSWER_S)
     assert reply[node]["error"].startswith("KeyError")
-    assert running_app.control.inspect(timeout=5, limit=1).ping() == {node: {"ok": "pong"}}
+    assert running_app.control.inspect(timeout=ANSWER_S, limit=1).ping() == {node: {"ok": "pong"}}
 
 
 def test_programs_add_commands_of_their_own(running_app: Any, node: str, submodule: SubModule) -> None:
@@ -215,7 +254,9 @@ def test_programs_add_commands_of_their_own(running_app: Any, node: str, submodu
         return {"app": state.app.main, "host": state.hostname, "n": n}
 
     try:
-        reply = running_app.control.broadcast("answer_of_ours", {"n": 3}, reply=True, limit=1, timeout=5)
+        reply = running_app.control.broadcast(
+            "answer_of_ours", {"n": 3}, reply=True, limit=1, timeout=ANSWER_S
+        )
         assert reply == [{node: {"app": running_app.main, "host": node, "n": 3}}]
         meta = panel.Panel.meta["answer_of_ours"]
         assert (meta.type, meta.help, meta.signature) == ("inspect", "Tell something.", "[n=1]")
@@ -226,7 +267,7 @@ def test_programs_add_commands_of_their_own(running_app: Any, node: str, submodu
 def test_a_revoked_id_is_told_and_known_to_the_worker(
     running_app: Any, inspect: Any, node: str, submodule: SubModule
 ) -> None:
-    (reply,) = running_app.control.revoke("some-id", reply=True, limit=1, timeout=5)
+    (reply,) = running_app.control.revoke("some-id", reply=True, limit=1, timeout=ANSWER_S)
     assert reply == {node: {"ok": "tasks {'some-id'} flagged as revoked"}}
     assert "some-id" in inspect.revoked()[node]
     assert "some-id" in submodule("worker.state").revoked
@@ -245,7 +286,9 @@ def test_calls_with_a_revoked_stamp_do_not_run(
     def stamped() -> None: ...
 
     try:
-        running_app.control.revoke_by_stamped_headers({"batch": ["17"]}, reply=True, limit=1, timeout=5)
+        running_app.control.revoke_by_stamped_headers(
+            {"batch": ["17"]}, reply=True, limit=1, timeout=ANSWER_S
+        )
         call = stamped.si()
         call.stamp(Stamps())
         with pytest.raises(exceptions.TaskRevokedError):

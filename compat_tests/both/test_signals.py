@@ -330,6 +330,43 @@ def test_import_modules_is_sent_when_the_default_modules_are_imported(
     assert seen == [app]
 
 
+# Celery says it by a warning as well.
+@pytest.mark.filterwarnings("ignore:Exception raised outside body")
+def test_a_defect_around_a_task_is_told(running_app: Any, receive: Any, signals: Any, journal: Any) -> None:
+    class Refuses:
+        top = None
+
+        def push(self, request: Any) -> None:
+            raise LookupError("no place for a request")
+
+        def pop(self) -> None: ...
+
+    told: list[dict[str, Any]] = []
+
+    def note(**kwargs: Any) -> None:
+        told.append(kwargs)
+        journal.note("told")
+
+    receive(signals.task_internal_error, note)
+
+    @running_app.task(name="signals.broken")
+    def broken(x: int) -> None: ...
+
+    task = running_app.tasks["signals.broken"]
+    task.request_stack = Refuses()
+    result = broken.delay(1)
+    journal.until("told")
+    (given,) = told
+    assert set(given) == {
+        *("signal", "sender", "task_id", "args", "kwargs"),
+        *("request", "exception", "traceback", "einfo"),
+    }
+    assert given["sender"] is task
+    assert given["task_id"] == result.id
+    assert isinstance(given["exception"], LookupError)
+    del task.request_stack
+
+
 def test_a_signal_can_be_retried_until_its_receiver_succeeds(submodule: Callable[[str], Any]) -> None:
     signal = submodule("utils.dispatch").Signal(name="patient", use_caching=True)
     assert repr(signal).startswith("<Signal: patient")

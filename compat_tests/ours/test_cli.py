@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,13 +18,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from celerylite import Celery
+from celerylite import Celery, signals
 from celerylite.bin import base
 from celerylite.bin.celery import celery, main_for_app
 from celerylite.signals import user_preload_options
 
 _ROOT = Path(__file__).parents[2]
-_DEADLINE_S = 15.0
+_DEADLINE_S = 40.0
+
+pytestmark = pytest.mark.timeout(120)  # Several programs each, which start slowly on a busy machine.
 
 #: Unedited Celery code, which says what happens on its standard output.
 _PROJECT = """
@@ -155,22 +158,6 @@ def test_without_a_command_the_help_is_shown(cli: Cli) -> None:
 
 def test_the_version_is_that_of_celery(cli: Cli) -> None:
     assert cli("--version").stdout.startswith("5.7.0 (")
-
-
-@pytest.mark.parametrize("command", ["worker", "beat", "call", "result", "purge", "shell"])
-def test_every_option_that_celery_shows_is_accepted(command: str) -> None:
-    theirs = pytest.importorskip(f"celery.bin.{command}")
-    ours = celery.commands[command]
-    names = {name for param in ours.params for name in (*param.opts, *param.secondary_opts)}
-    for param in getattr(theirs, command).params:
-        if isinstance(param, click.Option):
-            assert {*param.opts, *param.secondary_opts} <= names
-
-
-def test_global_options_are_those_of_celery() -> None:
-    theirs = pytest.importorskip("celery.bin.celery").celery
-    names = {name for param in celery.params for name in param.opts}
-    assert {name for param in theirs.params for name in param.opts} <= names
 
 
 def test_an_app_that_is_not_there_is_told(cli: Cli) -> None:
@@ -382,6 +369,61 @@ def test_an_app_can_be_the_default_and_take_options_of_its_own() -> None:
         for command in celery.commands.values():
             command.params = [param for param in command.params if param.name != "site"]
     assert seen == {"site": "shop"}
+    app.close()
+
+
+_PLUG_IN = """
+import click
+
+from celery.bin.base import CeleryCommand, CeleryDaemonCommand, handle_preload_options
+
+@click.command(cls=CeleryDaemonCommand)
+@click.option("--greeting", default="hello")
+@click.pass_context
+@handle_preload_options
+def greet(ctx, greeting, **kwargs):
+    ctx.obj.echo(f"{greeting} from {ctx.obj.app.main}")
+"""
+
+
+def test_packages_add_commands_as_for_celery(project: Path, cli: Cli) -> None:
+    (project / "greeting.py").write_text(_PLUG_IN)
+    for name, target in {
+        "one": "greet = greeting:greet",
+        "two": "broken = nothing_of_the_kind:command",
+    }.items():
+        information = project / f"{name}-1.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text(f"[celery.commands]\n{target}\n")
+    told = cli("-A", "proj", "greet", "--greeting", "welcome", PYTHONPATH=f"{_ROOT}{os.pathsep}{project}")
+    assert told.stdout == "welcome from proj\n", told.stderr
+    # One that cannot be loaded is listed and says why; the others go on.
+    told = cli("-A", "proj", "broken", PYTHONPATH=f"{_ROOT}{os.pathsep}{project}")
+    assert told.returncode == 1
+    assert "No module named 'nothing_of_the_kind'" in told.stderr
+
+
+def test_options_of_the_users_reach_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Celery("options", broker="memory://", backend="cache+memory://")
+    app.user_options["worker"].add(click.Option(["--region"], default="none", help="Ours."))
+    seen: dict[str, Any] = {}
+
+    def note(options: dict[str, Any], **kwargs: Any) -> None:
+        seen.update(options)
+
+    signals.celeryd_init.connect(note)
+    monkeypatch.setattr(app.Worker, "start", lambda self: None)
+    try:
+        with warnings.catch_warnings():
+            # Of what the user is who runs the tests.
+            warnings.simplefilter("ignore")
+            main_for_app(app, ["worker", "--region", "north"])
+    finally:
+        signals.celeryd_init.disconnect(note)
+        worker = celery.commands["worker"]
+        worker.params = [param for param in worker.params if param.name != "region"]
+    assert seen["region"] == "north"
     app.close()
 
 

@@ -207,6 +207,19 @@ def test_session(celery_session_app, celery_session_worker, depends_on_current_a
         return x * y
 
     assert mul.delay(4, 4).get(timeout=10) == 16
+
+def test_ours(celery_app, celery_clock, celery_enqueued, celery_drain):
+    done = []
+
+    @celery_app.task
+    def remind(who):
+        done.append(who)
+
+    remind.apply_async(("you",), countdown=3600)
+    assert [call.args for call in celery_enqueued(remind)] == [("you",)]
+    celery_clock.advance(3601)
+    celery_drain()
+    assert done == ["you"]
 """
 
 
@@ -221,4 +234,4 @@ def test_the_plug_in_for_pytest_has_celerys_fixtures_and_marker(tmp_path: Path) 
         text=True,
         timeout=60,
     )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "3 passed" in done.stdout, done.stdout + done.stderr

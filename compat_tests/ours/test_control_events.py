@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from celerylite import Celery, signals
+from celerylite import signals
 from celerylite.bin.celery import main_for_app
-from celerylite.exceptions import CeleryCommandException
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp, StartProgram, rows
+
+pytestmark = pytest.mark.timeout(60)  # Programs start slowly on a busy machine.
 
 WORKER = r"""
 app.conf.update(worker_send_task_events=True, task_send_sent_event=True)
@@ -88,12 +89,6 @@ def test_listeners_in_the_process_hear_an_event_before_the_result_is_there(make_
     assert "task-succeeded" in heard
 
 
-def test_multi_says_what_to_use_instead(file_app: Celery) -> None:
-    with pytest.raises(CeleryCommandException, match="expected `celerylite worker`") as caught:
-        main_for_app(file_app, ["multi", "start", "w1", "-c", "3"])
-    assert caught.value.exit_code == 64
-
-
 def test_messages_are_brought_to_another_database(
     make_app: MakeApp, tmp_path: Any, database: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,21 +97,10 @@ def test_messages_are_brought_to_another_database(
     app.send_task("two", (2,), countdown=600)
     new = f"sqlite:///{tmp_path / 'new.sqlite3'}"
     main_for_app(app, ["migrate", f"sqlite:///{database}", new, "--ack-messages"])
-    assert "2 message(s) brought over." in capsys.readouterr().out
+    assert "2 messages brought over." in capsys.readouterr().out
     assert app.store.waiting(10) == []
     other = make_app(result_backend=f"db+{new}", celerylite_runtime=False)
     assert [one.message.name for one in other.store.waiting(10)] == ["one", "two"]
-
-
-def test_the_doctor_says_what_will_not_work(make_app: MakeApp, capsys: pytest.CaptureFixture[str]) -> None:
-    app = make_app(celerylite_runtime=False, broker_url="redis://nowhere")
-    app.conf.beat_schedule = {"lost": {"task": "nobody", "schedule": 30.0}}
-    assert main_for_app(app, ["--no-color", "doctor"]) == 1
-    said = capsys.readouterr().out
-    assert "broker_url (redis://) is not contacted" in said
-    assert "schedule 'lost': no task 'nobody' is registered" in said
-    app.conf.beat_schedule = {}
-    assert main_for_app(app, ["--no-color", "doctor"]) == 0
 
 
 def test_a_pool_says_before_it_starts_a_child_process(make_app: MakeApp) -> None:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import celery.app.control as celery_control
+import celery.worker.control as celery_panel
 import pytest
 
 from celerylite import Celery
+from celerylite.app import control
 from celerylite.bin.celery import main_for_app
-from celerylite.exceptions import CeleryCommandException, TaskRevokedError
-from compat_tests.ours.runtime_fixtures import DEADLINE_S, PRELUDE, ROOT, MakeApp, Program, StartProgram
+from celerylite.canvas import StampingVisitor
+from celerylite.exceptions import CeleryCommandException, TaskRevokedError, WorkerLostError
+from celerylite.worker import control as panel
+from compat_tests.ours.runtime_fixtures import (
+    DEADLINE_S,
+    PRELUDE,
+    PROGRAM_DEADLINE_S,
+    ROOT,
+    MakeApp,
+    Program,
+    StartProgram,
+)
 from compat_tests.ours.store_fixtures import make_url
+
+pytestmark = pytest.mark.timeout(60)  # Programs start slowly on a busy machine.
 
 WORKER = r"""
 @app.task(name="add")
@@ -141,13 +156,75 @@ def test_consumers_are_cancelled_and_added_while_a_process_lives(
 
 def test_the_pool_grows_and_shrinks(file_app: Celery) -> None:
     file_app.start_runtime(concurrency=2, hostname="a@here")
-    control = file_app.control
-    assert control.pool_grow(2, reply=True) == [{"a@here": {"ok": "pool will grow"}}]
-    assert control.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 4
-    control.pool_shrink(3)
-    assert control.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 1
-    (reply,) = control.autoscale(3, 1, reply=True)
+    remote = file_app.control
+    assert remote.pool_grow(2, reply=True) == [{"a@here": {"ok": "pool will grow"}}]
+    assert remote.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 4
+    remote.pool_shrink(3)
+    assert remote.inspect().stats()["a@here"]["pool"]["max-concurrency"] == 1
+    (reply,) = remote.autoscale(3, 1, reply=True)
     assert reply == {"a@here": {"error": "ValueError('Autoscale not enabled')"}}
+
+
+def test_the_bounds_of_a_worker_that_scales_are_changed(asker: Celery, start_program: StartProgram) -> None:
+    program = start_program(
+        """
+app.conf.worker_redirect_stdouts = False
+worker = app.Worker(hostname="a@here", autoscale=(3, 1), quiet=True)
+threading.Thread(target=lambda: (sys.stdin.readline(), worker.stop(in_sighandler=True))).start()
+worker.ready_callback = lambda worker: say("ready")
+worker.start()
+"""
+    )
+    program.until("ready")
+    ask = {"reply": True, "timeout": PROGRAM_DEADLINE_S}
+    assert asker.control.autoscale(5, 2, **ask) == [{"a@here": {"ok": "autoscale now max=5 min=2"}}]
+    assert asker.control.inspect(timeout=PROGRAM_DEADLINE_S).stats()["a@here"]["pool"]["max-concurrency"] == 5
+    program.tell()
+    assert program.end() == 0
+
+
+def test_a_revoked_stamp_is_known_to_a_process_that_starts_later(
+    asker: Celery, start_program: StartProgram
+) -> None:
+    class Stamps(StampingVisitor):
+        def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
+            return {"batch": "17", "stamped_headers": ["batch"]}
+
+    asker.control.revoke_by_stamped_headers({"batch": ["17"]})
+    stamped = asker.signature("add", (1, 2))
+    stamped.stamp(Stamps())
+    revoked, other = stamped.apply_async(), asker.send_task("add", (3, 4))
+    start_program(WORKER, "a@here").until("ready")
+    assert other.get(timeout=PROGRAM_DEADLINE_S) == 7
+    with pytest.raises(TaskRevokedError):
+        revoked.get(timeout=PROGRAM_DEADLINE_S)
+
+
+def _parameters(function: Any) -> list[tuple[str, Any]]:
+    given = inspect.signature(function).parameters.values()
+    return [(each.name, each.default) for each in given]
+
+
+@pytest.mark.parametrize("name", ["Control", "Inspect"])
+def test_every_method_takes_what_celerys_takes(name: str) -> None:
+    mine, theirs = getattr(control, name), getattr(celery_control, name)
+    methods = [each for each, _ in inspect.getmembers(theirs, inspect.isfunction)]
+    assert len(methods) > 15
+    for method in methods:
+        assert _parameters(getattr(mine, method)) == _parameters(getattr(theirs, method)), method
+
+
+def test_every_command_of_celerys_workers_is_there_with_its_arguments() -> None:
+    for name, theirs in celery_panel.Panel.meta.items():
+        mine = panel.Panel.meta[name]
+        assert (mine.type, mine.visible, mine.signature, mine.variadic, mine.alias) == (
+            theirs.type,
+            theirs.visible,
+            theirs.signature,
+            theirs.variadic,
+            theirs.alias,
+        ), name
+        assert [word for word, _ in mine.args or ()] == [word for word, _ in theirs.args or ()]
 
 
 SHUT_DOWN = r"""
@@ -228,6 +305,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield from make_url(request.param, tmp_path)
 
 
+Say = Callable[..., str]
+
+
 @pytest.fixture
 def driver(url: str) -> Iterator[Celery]:
     """The second process: this one, which runs nothing itself."""
@@ -256,7 +336,6 @@ def start_node(url: str, tmp_path: Path) -> Iterator[Callable[[str], Program]]:
             text=True,
         )
         programs.append(Program(process))
-        programs[-1].until("ready")
         return programs[-1]
 
     yield start
@@ -264,54 +343,91 @@ def start_node(url: str, tmp_path: Path) -> Iterator[Callable[[str], Program]]:
         program.close()
 
 
-def _say(app: Celery, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What the command line prints."""
-    capsys.readouterr()
-    main_for_app(app, ["--no-color", *words])
-    return capsys.readouterr().out
+@pytest.fixture
+def say(driver: Celery, capsys: pytest.CaptureFixture[str]) -> Say:
+    """What a line of the command line prints: `say("status")`."""
+
+    def run(line: str, *words: str) -> str:
+        capsys.readouterr()
+        main_for_app(driver, ["--no-color", *line.split(), *words])
+        return capsys.readouterr().out.strip()
+
+    return run
 
 
+def _ask(say: Say, line: str) -> Any:
+    return json.loads(say(f"inspect --json -t {PROGRAM_DEADLINE_S} {line}"))
+
+
+def _tell(say: Say, line: str) -> Any:
+    replies = json.loads(say(f"control --json -t {PROGRAM_DEADLINE_S} {line}"))
+    return {node: reply for each in replies for node, reply in each.items()}
+
+
+def _each(nodes: Iterable[str], reply: str) -> dict[str, dict[str, str]]:
+    return {node: {"ok": reply} for node in nodes}
+
+
+@pytest.mark.timeout(180)  # Two programs and some thirty commands, on a busy machine.
 def test_an_operator_drives_a_running_app_from_a_second_process(
-    driver: Celery, start_node: Callable[[str], Program], capsys: pytest.CaptureFixture[str]
+    say: Say, start_node: Callable[[str], Program]
 ) -> None:
     first, third = start_node("first@here"), start_node("third@here")
-    say = partial(_say, driver, capsys)
-    patient = ("-t", str(DEADLINE_S))
-    nodes = json.loads(say("status", "--json", *patient))
-    assert nodes == {"first@here": {"ok": "pong"}, "third@here": {"ok": "pong"}}
+    first.until("ready")
+    third.until("ready")
+    both = ("first@here", "third@here")
+    assert json.loads(say(f"status --json -t {PROGRAM_DEADLINE_S}")) == _each(both, "pong")
+    assert set(_ask(say, "stats")) == set(both)
 
-    assert (
-        say("control", *patient, "rate_limit", "add", "100/s").count("new rate limit set successfully") == 2
-    )
-    assert "add [rate_limit=100/s]" in json.loads(say("inspect", "-j", *patient, "registered"))["first@here"]
+    # A rate limit: the second call is held, until there is no limit any more.
+    assert _tell(say, "-d first@here cancel_consumer celery") == {
+        "first@here": {"ok": "no longer consuming from celery"}
+    }
+    limited = "new rate limit set successfully"
+    assert _tell(say, "rate_limit add 1/h") == _each(both, limited)
+    assert "add [rate_limit=1/h]" in _ask(say, "registered")["first@here"]
+    at_once, held = say("call add", "-a", "[1, 1]"), say("call add", "-a", "[1, 2]")
+    assert say("result", at_once) == "2"
+    assert [call["id"] for call in _ask(say, "-d third@here reserved")["third@here"]] == [held]
+    assert _tell(say, "rate_limit add 0") == _each(both, limited)
+    assert say("result", held) == "3"
 
-    say("control", "pause_queue", "celery")
-    waiting, revoked = driver.send_task("add", (1, 2)), driver.send_task("add", (3, 4))
+    # kill -9 of a third process, in the middle of a task, while the queue is paused.
+    lost = say("call blocks")
+    third.until("busy")
+    assert [call["id"] for call in _ask(say, "-d third@here active")["third@here"]] == [lost]
+    assert say("control pause_queue celery") == "paused for all processes: celery"
+    waiting, revoked = say("call add", "-a", "[2, 3]"), say("call add", "-a", "[4, 5]")
     third.kill()
-    assert list(json.loads(say("status", "--json", *patient))) == ["first@here"]
-    assert revoked.id in say("control", *patient, "revoke", revoked.id)
-    assert json.loads(say("inspect", "-j", *patient, "revoked")) == {"first@here": [revoked.id]}
-    assert driver.store.queue_lengths() == {"celery": 2}
+    assert set(json.loads(say(f"status --json -t {PROGRAM_DEADLINE_S}"))) == {"first@here"}
+    with pytest.raises(WorkerLostError):
+        say("result", lost)
 
-    say("control", "resume_queue", "celery")
-    assert waiting.get(timeout=DEADLINE_S) == 3
+    # A revoke of what waits; what is left runs when the queue is resumed, on the process that is left.
+    assert revoked in _tell(say, f"revoke {revoked}")["first@here"]["ok"]
+    assert _ask(say, "revoked") == {"first@here": [revoked]}
+    assert "2 call(s) wait" in say("doctor").splitlines()[0]
+    assert say("control resume_queue celery") == "resumed for all processes: celery"
+    assert _tell(say, "add_consumer celery")["first@here"]["ok"].endswith("celery")
+    assert say("result", waiting) == "5"
     with pytest.raises(TaskRevokedError):
-        revoked.get(timeout=DEADLINE_S)
+        say("result", revoked)
 
-    failed = driver.send_task("fails", (5,))
+    # A retry of what failed, with its arguments.
+    failed = say("call fails", "-a", "[5]")
     first.until("failed 5")
     with pytest.raises(LookupError):
-        failed.get(timeout=DEADLINE_S)
-    assert say("control", "retry_task", failed.id) == f"sent again: {failed.id}\n"
+        say("result", failed)
+    assert say("control retry_task", failed) == f"sent again: {failed}"
     first.until("failed 5")
 
-    running = driver.send_task("blocks")
+    # The end of what runs, and of everything.
+    running = say("call blocks")
     first.until("busy")
-    assert running.id in say("control", *patient, "terminate", "TERM", running.id)
+    assert running in _tell(say, f"terminate TERM {running}")["first@here"]["ok"]
     with pytest.raises(TaskRevokedError):
-        running.get(timeout=DEADLINE_S)
-
-    assert "shutting down" in say("control", *patient, "shutdown")
+        say("result", running)
+    assert _tell(say, "shutdown") == {"first@here": {"ok": "shutting down"}}
     first.tell()
     assert first.end() == 0
     with pytest.raises(CeleryCommandException, match="No nodes replied"):

@@ -1,13 +1,12 @@
-"""What tests of users hold: what waits is looked at, and the clock is moved."""
+"""What tests of users hold: what waits is looked at and run to the end, and the clock is moved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
-from celerylite.contrib.testing import assert_enqueued, enqueued, manual_clock
+from celerylite import _clock
+from celerylite.contrib.testing import assert_enqueued, drain, enqueued, manual_clock
+from celerylite.contrib.testing.app import TestApp
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp
 
 
@@ -42,33 +41,85 @@ def test_a_countdown_passes_when_the_clock_is_moved(make_app: MakeApp) -> None:
         app.close()
 
 
-def _options(command: Any) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+def test_the_schedule_obeys_the_clock_too(make_app: MakeApp) -> None:
+    app = make_app()
+    ticks: list[float] = []
+
+    @app.task(name="ticks")
+    def tick() -> None:
+        ticks.append(_clock.time())
+
+    app.conf.beat_schedule = {"hourly": {"task": "ticks", "schedule": 3600.0}}
+    with manual_clock(1_800_000_000.0) as clock:
+        app.start_runtime(beat=True)
+        drain(app)
+        assert ticks == []
+        clock.advance(3601)
+        drain(app)
+        assert ticks == [1_800_003_601.0]
+        clock.advance(3600)
+        drain(app)
+        assert len(ticks) == 2
+        app.close()
 
 
-def test_every_option_of_celerys_commands_is_accepted(load_celery_commands: Callable[[], Any]) -> None:
-    ours, theirs = load_celery_commands()
-    for name in (
-        "status",
-        "inspect",
-        "control",
-        "events",
-        "migrate",
-        "purge",
-        "call",
-        "result",
-        "worker",
-        "beat",
-        "shell",
-    ):
-        missing = _options(theirs[name]) - _options(ours[name])
-        assert not missing, f"{name}: {missing}"
+def test_what_waits_is_run_to_the_end_with_all_that_follows(make_app: MakeApp) -> None:
+    app = make_app(celerylite_runtime=False)
+    done: list[int] = []
+
+    @app.task(name="counts")
+    def counts(left: int) -> None:
+        done.append(left)
+        if left:
+            counts.delay(left - 1)
+
+    counts.delay(3)
+    assert done == []
+    drain(app)
+    assert done == [3, 2, 1, 0]
+    counts.delay(0)
+    # It ran nothing before, and runs nothing now.
+    assert [call.args for call in enqueued(app, counts)] == [(0,)]
 
 
-@pytest.fixture
-def load_celery_commands() -> Callable[[], Any]:
-    from celery.bin.celery import celery as theirs
+def test_the_error_of_a_task_is_raised_by_who_runs_it_to_the_end(make_app: MakeApp) -> None:
+    app = make_app(celerylite_runtime=False)
 
-    from celerylite.bin.celery import celery as ours
+    @app.task(name="fails")
+    def fails() -> None:
+        raise LookupError("on purpose")
 
-    return lambda: (ours.commands, theirs.commands)
+    fails.delay()
+    with pytest.raises(LookupError, match="on purpose"):
+        drain(app)
+    fails.delay()
+    drain(app, propagate=False)
+    assert enqueued(app) == []
+
+
+def test_a_runtime_that_ran_before_goes_on(make_app: MakeApp) -> None:
+    app = make_app()
+    adds = app.task(name="adds")(lambda x, y: x + y)
+    app.start_runtime()
+    result = adds.delay(1, 2)
+    drain(app)
+    assert result.result == 3
+    assert adds.delay(2, 2).get(timeout=DEADLINE_S) == 4
+
+
+def test_an_app_in_memory_is_drained_when_the_clock_has_moved() -> None:
+    app = TestApp()
+    done: list[str] = []
+
+    @app.task(name="later")
+    def later() -> None:
+        done.append("done")
+
+    with manual_clock() as clock:
+        later.apply_async(countdown=600)
+        drain(app)
+        assert (done, len(enqueued(app))) == ([], 1)
+        clock.advance(601)
+        drain(app)
+        assert (done, enqueued(app)) == (["done"], [])
+    app.close()

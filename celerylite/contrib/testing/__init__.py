@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from celerylite import _clock
+from celerylite import _clock, signals
 from celerylite._message import decode_body
 from celerylite._store import MessageState
 
-__all__ = ("Enqueued", "assert_enqueued", "enqueued", "manual_clock")
+__all__ = ("Enqueued", "assert_enqueued", "drain", "enqueued", "manual_clock")
 
 #: Calls that are looked at.
 _MOST = 10_000
@@ -59,6 +59,33 @@ def assert_enqueued(app: Any, task: Any, *args: Any, **kwargs: Any) -> Enqueued:
     name = getattr(task, "name", task)
     found = calls or enqueued(app)
     raise AssertionError(f"expected a call {name} with {args!r} {kwargs!r}, got {found!r}")
+
+
+def drain(app: Any, timeout: float | None = 10.0, *, propagate: bool = True) -> None:
+    """Run what waits and is due, and what it sends in turn, until nothing is left. Blocks.
+
+    The entries of the schedule that are due are part of it in an app that fires its schedule:
+    ``app.start_runtime(beat=True)`` before.
+
+    Where `app` ran nothing before, it runs nothing afterwards. With `propagate` the first exception of a task
+    that failed is raised in the end. Raises TimeoutError after `timeout` seconds.
+    """
+    failures: list[BaseException] = []
+    was_idle = app._runtime is None
+
+    def note(sender: Any, exception: BaseException, **kwargs: Any) -> None:
+        if sender.app is app:
+            failures.append(exception)
+
+    signals.task_failure.connect(note, weak=False)
+    try:
+        (app._runtime or app.start_runtime()).drain(timeout, with_schedule=True)
+    finally:
+        signals.task_failure.disconnect(note)
+        if was_idle:
+            app.stop_runtime()
+    if propagate and failures:
+        raise failures[0]
 
 
 @contextmanager
