@@ -218,7 +218,10 @@ class _regen(UserList, list):  # type: ignore[type-arg, misc]
         return self.__consumed[index]
 
     def __bool__(self) -> bool:
-        return bool(self.__consumed) or self.__pull()
+        if not self.__consumed:
+            # As a reader: with one item more, so that the next reader need not take two more to look ahead.
+            next(iter(self), None)
+        return bool(self.__consumed)
 
     def __length_hint__(self) -> int:
         return operator.length_hint(self.__iterator if self.__iterator is not None else self.__source)
