@@ -269,7 +269,8 @@ def _hasten_celery() -> None:
     """
     memory: Any = importlib.import_module("kombu.transport.memory")
     memory.Transport.polling_interval = 0.002
-    _cap(memory.Transport, "drain_events", "timeout", 0.01)
+    # Not where somebody waits for longer than the worker does: that is for a reply, which may take its time.
+    _cap(memory.Transport, "drain_events", "timeout", 0.01, unless_over=2.0)
     backends: Any = importlib.import_module("celery.backends.base")
     _cap(backends.SyncBackendMixin, "wait_for", "interval", 0.005)
     _cap(backends.KeyValueStoreBackend, "get_many", "interval", 0.005)
@@ -292,13 +293,14 @@ def _never_waits(next_entry: Callable[[Any], float | None]) -> Callable[[Any], f
     return ask
 
 
-def _cap(owner: Any, method: str, argument: str, most: float) -> None:
+def _cap(owner: Any, method: str, argument: str, most: float, unless_over: float = float("inf")) -> None:
     """Make `argument` of `owner.method`, given by name, be `most` at most and by default."""
     original = getattr(owner, method)
 
     def capped(*args: Any, **kwargs: Any) -> Any:
         given = kwargs.get(argument)
-        kwargs[argument] = most if given is None else min(given, most)
+        if given is None or given <= unless_over:
+            kwargs[argument] = most if given is None else min(given, most)
         return original(*args, **kwargs)
 
     setattr(owner, method, capped)
