@@ -334,4 +334,5 @@ def _empty_memory_of_celery() -> None:
     cache: Any = importlib.import_module("celery.backends.cache")
     cache._DUMMY_CLIENT_CACHE.clear()
     state: Any = importlib.import_module("celery.worker.state")
-    state.revoked.clear()
+    # Also the requests of a worker that was stopped while something waited for its retry.
+    state.reset_state()
