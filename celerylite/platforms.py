@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from kombu.utils.compat import maybe_fileno
@@ -227,9 +226,12 @@ class Pidfile:
     def read_pid(self) -> int | None:
         """The number in it; None when there is no file. Raises ValueError when it is broken."""
         try:
-            line = Path(self.path).read_text(encoding="ascii", errors="replace").partition("\n")
-        except FileNotFoundError:
-            return None
+            with open(self.path, encoding="ascii", errors="replace") as file:
+                line = file.read().partition("\n")
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                return None
+            raise
         if not line[1] and line[0].strip() == line[0]:
             raise ValueError(f"Partial or invalid pidfile {self.path}")
         try:
@@ -254,10 +256,9 @@ class Pidfile:
             return True
         try:
             os.kill(pid, 0)
-        except (ProcessLookupError, PermissionError, SystemError):
-            return self._remove_saying("Stale pidfile exists - Removing it.")
-        except OSError:
-            return False
+        except (OSError, SystemError) as exc:
+            if isinstance(exc, SystemError) or exc.errno in (errno.ESRCH, errno.EPERM):
+                return self._remove_saying("Stale pidfile exists - Removing it.")
         return False
 
     def _remove_saying(self, message: str) -> bool:
@@ -268,12 +269,14 @@ class Pidfile:
     def write_pid(self) -> None:
         """Write the file; fails if it exists."""
         content = f"{os.getpid()}\n"
-        with os.fdopen(os.open(self.path, PIDFILE_FLAGS, PIDFILE_MODE), "w") as file:
+        number = os.open(self.path, PIDFILE_FLAGS, PIDFILE_MODE)
+        with os.fdopen(number, "w") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        if Path(self.path).read_text(encoding="ascii") != content:
-            raise LockFailed("Inconsistency: Pidfile content doesn't match at re-read")
+            os.fsync(number)
+        with open(self.path) as file:
+            if file.read() != content:
+                raise LockFailed("Inconsistency: Pidfile content doesn't match at re-read")
 
 
 #: Its name in old versions.
@@ -292,14 +295,18 @@ def _create_pidlock(pidfile: str) -> Pidfile:
     if lock.is_locked() and not lock.remove_if_stale():
         print(PIDLOCKED.format(pidfile, lock.read_pid()), file=sys.stderr)  # noqa: T201 - see above
         raise SystemExit(EX_CANTCREAT)
-    return lock.acquire()
+    lock.acquire()
+    return lock
 
 
 def get_fdmax(default: int | None = None) -> int | None:
     """The highest number an open file can have; `default` where there is no limit."""
-    with suppress(ValueError, OSError, AttributeError):
+    with suppress(KeyError, ValueError, OSError, AttributeError):
         return int(os.sysconf("SC_OPEN_MAX"))
-    return default
+    if resource is None:
+        return default
+    most: int = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return default if most == resource.RLIM_INFINITY else most
 
 
 def fd_by_path(paths: Iterable[str]) -> list[int]:
@@ -425,8 +432,7 @@ def detached(
     def check_files() -> None:
         # Later there is no terminal to complain on.
         if logfile:
-            with open(logfile, "a"):
-                pass
+            open(logfile, "a").close()
         if pidfile:
             _create_pidlock(pidfile).release()
 
@@ -509,18 +515,26 @@ def _become(uid: int, gid: int | None) -> None:
     setuid(uid)
     try:
         setuid(0)
-    except PermissionError:
-        return
+    except OSError as exc:
+        if exc.errno == errno.EPERM:
+            return
+        raise
     raise SecurityError("non-root user able to restore privileges after setuid.")
+
+
+#: What tells who runs this process.
+_IDS = ("getuid", "geteuid", "getgid", "getegid")
 
 
 def check_privileges(accept_content: Iterable[str]) -> None:
     """Warn when a worker runs as root; raise SecurityError when it accepts pickle as well."""
     if grp is None or pwd is None:
         return
+    if hasattr(os, "fchown") and not all(hasattr(os, name) for name in _IDS):
+        raise SecurityError("suspicious platform, contact support")
     accepted = set(accept_content)
     pickle = bool(accepted & {"pickle", "application/group-python-serialize"})
-    ids = {"uid": os.getuid(), "euid": os.geteuid(), "gid": os.getgid(), "egid": os.getegid()}
+    ids = {name.removeprefix("get"): getattr(os, name)() for name in _IDS}
     try:
         groups = {grp.getgrgid(ids["gid"])[0], grp.getgrgid(ids["egid"])[0]}
     except KeyError:

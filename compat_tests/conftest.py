@@ -7,7 +7,6 @@ import functools
 import gc
 import importlib
 import logging
-import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -270,8 +269,8 @@ def _hasten_celery() -> None:
     """
     memory: Any = importlib.import_module("kombu.transport.memory")
     memory.Transport.polling_interval = 0.002
-    # What a worker waits for messages; who waits for an answer to a command waits as long as it says.
-    _cap(memory.Transport, "drain_events", "timeout", 0.01, longest=2.0)
+    # Not where somebody waits for longer than the worker does: that is for a reply, which may take its time.
+    _cap(memory.Transport, "drain_events", "timeout", 0.01, unless_over=2.0)
     backends: Any = importlib.import_module("celery.backends.base")
     _cap(backends.SyncBackendMixin, "wait_for", "interval", 0.005)
     _cap(backends.KeyValueStoreBackend, "get_many", "interval", 0.005)
@@ -294,13 +293,13 @@ def _never_waits(next_entry: Callable[[Any], float | None]) -> Callable[[Any], f
     return ask
 
 
-def _cap(owner: Any, method: str, argument: str, most: float, longest: float = math.inf) -> None:
-    """Make `argument` of `owner.method`, given by name, be `most` unless it is over `longest`."""
+def _cap(owner: Any, method: str, argument: str, most: float, unless_over: float = float("inf")) -> None:
+    """Make `argument` of `owner.method`, given by name, be `most` at most and by default."""
     original = getattr(owner, method)
 
     def capped(*args: Any, **kwargs: Any) -> Any:
         given = kwargs.get(argument)
-        if given is None or given <= longest:
+        if given is None or given <= unless_over:
             kwargs[argument] = most if given is None else min(given, most)
         return original(*args, **kwargs)
 
@@ -335,4 +334,5 @@ def _empty_memory_of_celery() -> None:
     cache: Any = importlib.import_module("celery.backends.cache")
     cache._DUMMY_CLIENT_CACHE.clear()
     state: Any = importlib.import_module("celery.worker.state")
-    state.revoked.clear()
+    # Also the requests of a worker that was stopped while something waited for its retry.
+    state.reset_state()

@@ -501,8 +501,12 @@ class Store(ABC):
     # -- control ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def revoke(self, task_ids: Iterable[str], *, until: float) -> None:
-        """Remember the ids as revoked until that time (epoch seconds), in every process."""
+    def revoke(self, task_ids: Iterable[str], *, until: float, results: Collection[ResultRow] = ()) -> None:
+        """Remember the ids as revoked until that time (epoch seconds), in every process.
+
+        Of `results`, those are stored with it whose call does not run and has no state yet, or one of a call
+        that waits. Atomic.
+        """
 
     @abstractmethod
     def revoked(self) -> set[str]: ...

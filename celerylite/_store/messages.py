@@ -159,6 +159,11 @@ class Messages:
             )
         )
         self._owned = Statement(lambda: sa.select(c.id).where(of_owner).limit(1))
+        named = c.task_id.in_(sa.bindparam("ids", expanding=True))
+        # Above READY first: that is what the index of owned messages is about.
+        self._running = Statement(
+            lambda: sa.select(c.task_id).where(c.state > _READY, c.state == _RUNNING, named)
+        )
         self._owners = Statement(lambda: sa.select(c.owner).where(c.state > _READY).distinct())
 
     def _list_statements(self) -> None:
@@ -369,6 +374,10 @@ class Messages:
     def owners(self, tx: Transaction) -> set[str]:
         """Everybody who owns a message."""
         return {row[0] for row in tx.rows(self._owners)}
+
+    def running(self, tx: Transaction, task_ids: Iterable[str]) -> set[str]:
+        """Those of the tasks that somebody runs."""
+        return {row[0] for ids in chunks(task_ids, _MANY) for row in tx.rows(self._running, ids=ids)}
 
     def owns_any(self, tx: Transaction, owner: str) -> bool:
         """Whether a message is still `owner`'s."""

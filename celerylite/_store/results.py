@@ -19,6 +19,9 @@ __all__ = ("Results",)
 
 _MANY = 500
 
+#: The states of a call that somebody has still to begin. What else a task stores, it stores while it runs.
+_WAITING = (states.PENDING, states.RECEIVED, states.REJECTED, states.RETRY)
+
 
 class Results:
     """Celery's two tables, and ours of past runs."""
@@ -31,6 +34,10 @@ class Results:
         # As Celery: a result that is SUCCESS stays, whoever writes later.
         kept = results.c.status == sa.literal_column(f"'{states.SUCCESS}'")
         self._save = Statement(lambda: dialect.upsert(results, ["task_id"], rest, unless=kept))
+        waits = results.c.status.in_([sa.literal_column(f"'{state}'") for state in _WAITING])
+        self._save_unless_begun = Statement(
+            lambda: dialect.upsert(results, ["task_id"], rest, unless=sa.not_(waits))
+        )
         self._get = Statement(
             lambda: sa.select(*(results.c[name] for name in self._columns)).where(
                 results.c.task_id.in_(bind("ids", expanding=True))
@@ -70,6 +77,13 @@ class Results:
 
     def save(self, tx: Transaction, row: ResultRow) -> None:
         """Insert or replace a result, unless the one that is there is SUCCESS."""
+        self._write(tx, self._save, row)
+
+    def save_unless_begun(self, tx: Transaction, row: ResultRow) -> None:
+        """Insert or replace a result, unless the one that is there says that the call has begun or ended."""
+        self._write(tx, self._save_unless_begun, row)
+
+    def _write(self, tx: Transaction, statement: Statement, row: ResultRow) -> None:
         values: dict[str, Any] = {name: getattr(row, name) for name in self._columns}
         for name, length in self._lengths.items():
             # SQLite takes any length, the others refuse: a long name must not lose the result.
@@ -77,7 +91,7 @@ class Results:
                 values[name] = values[name][:length]
         if row.date_done is None:
             values["date_done"] = _naive_now()
-        tx.run(self._save, **values)
+        tx.run(statement, **values)
         tx.changes.results.add(row.task_id)
 
     def save_corrupt(self, tx: Transaction, rows: Iterable[CorruptRow]) -> None:

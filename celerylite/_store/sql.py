@@ -466,9 +466,18 @@ class SqlStore(Store):
 
     # -- control ------------------------------------------------------------------------------------
 
-    def revoke(self, task_ids: Iterable[str], *, until: float) -> None:
+    def revoke(self, task_ids: Iterable[str], *, until: float, results: Collection[ResultRow] = ()) -> None:
         ids = list(task_ids)
-        self._writer.run(lambda tx: self._control.revoke(tx, ids, until))
+        self._writer.run(lambda tx: self._revoke(tx, ids, until, results))
+
+    def _revoke(
+        self, tx: Transaction, ids: Sequence[str], until: float, results: Collection[ResultRow]
+    ) -> None:
+        self._control.revoke(tx, ids, until)
+        running = self._messages.running(tx, [row.task_id for row in results]) if results else set()
+        for row in results:
+            if row.task_id not in running:
+                self._results.save_unless_begun(tx, row)
 
     def revoked(self) -> set[str]:
         return self.database.read(self._control.revoked)

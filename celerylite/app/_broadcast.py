@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from kombu import pidbox
 from kombu.utils.json import dumps, loads
 
-from celerylite import _clock
+from celerylite import _clock, states
 from celerylite._call_keys import UNIQUE
 from celerylite._message import from_text
 from celerylite._store.processes import is_gone
-from celerylite.exceptions import AlreadyQueued
+from celerylite.app._engine import runtime_of_process
+from celerylite.backends.database import DatabaseBackend
+from celerylite.exceptions import AlreadyQueued, TaskRevokedError
 from celerylite.utils import uuid
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.log import get_logger
@@ -90,7 +92,7 @@ def _make_durable(app: Celery, call: Call) -> None:
     """Write down what has to hold for processes that start later, too."""
     arguments, until = call.arguments, _clock.time() + _REVOKE_LASTS
     if call.method in ("revoke", "terminate"):
-        app.store.revoke([str(one) for one in maybe_list(arguments.get("task_id")) or []], until=until)
+        _revoke(app, [str(one) for one in maybe_list(arguments.get("task_id")) or []], until)
     elif call.method == "revoke_by_stamped_headers":
         headers = arguments["headers"]
         if isinstance(headers, list | tuple):
@@ -99,6 +101,23 @@ def _make_durable(app: Celery, call: Call) -> None:
         app.store.post(STAMPS_TOPIC, dumps(stamps), until=until)
     elif call.method == "add_consumer" and not call.destination and arguments["queue"] in paused_queues(app):
         tell_of_pause(app, arguments["queue"], paused=False)
+
+
+def _revoke(app: Celery, ids: list[str], until: float) -> None:
+    """Remember the ids as revoked; what of them has not begun is REVOKED from now on, known or not."""
+    backend, revoked = app.backend, TaskRevokedError("revoked")
+    if isinstance(backend, DatabaseBackend):
+        rows = [backend.result_row(each, revoked, states.REVOKED) for each in ids]
+        app.store.revoke(ids, until=until, results=rows)
+        return
+    app.store.revoke(ids, until=until)
+    for each in ids:
+        try:
+            if backend.get_state(each) in states.UNREADY_STATES - {states.STARTED}:
+                backend.mark_as_revoked(each, reason="revoked")
+        except Exception as exc:
+            # It is revoked all the same; whoever takes the call stores it again.
+            logger.warning("Failed to mark task %s as revoked in backend: %s", each, exc)
 
 
 def tell_of_pause(app: Celery, queue: str, *, paused: bool) -> None:
@@ -154,7 +173,8 @@ class _Broadcast:
         self._app = app
         self._store = app.store
         self._callback = callback
-        own = app._runtime
+        # What is told to nobody in particular may come after the next call; in this process it must not.
+        own = runtime_of_process(app)
         self._own = own if own is not None and call.reaches(own.hostname) else None
         self._call = call if self._own is None else _answered_by(call, self._own.owner)
         if limit is None and call.destination:

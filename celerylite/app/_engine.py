@@ -356,6 +356,14 @@ _PATIENCE_S = 1.0
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
+def runtime_of_process(app: Engine) -> Runtime | None:
+    """The runtime of `app`, or the one that another app of this process has over the same database."""
+    if app._runtime is not None or app._database.in_memory:
+        return app._runtime
+    served = (each for each in list(_engines) if each._runtime is not None)
+    return next((each._runtime for each in served if each._database.url == app._database.url), None)
+
+
 def _after_fork_in_child() -> None:
     for engine in list(_engines):
         engine._after_fork()

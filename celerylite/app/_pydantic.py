@@ -70,13 +70,18 @@ class PydanticFunction:
             self._signature.bind(*([None] if self._bound else []), *(args or ()), **(kwargs or {}))
         except TypeError:
             return args, kwargs  # They do not fit: the check of arguments or the task will say so.
+        # What holds no model is handed on as it came.
+        if self._has_models(args, None):
+            args = self._dump_positional(args)
+        if self._has_models(None, kwargs):
+            kwargs = {name: self._dump_value(name, value) for name, value in kwargs.items()}
+        return args, kwargs
+
+    def _dump_positional(self, args: Any) -> Any:
         names = self._positional_names()
-        dumped = [self._dump_value(name, value) for name, value in zip(names, args or (), strict=False)]
-        dumped += list(args or ())[len(dumped) :]
-        return (
-            dumped if isinstance(args, list) else tuple(dumped),
-            {name: self._dump_value(name, value) for name, value in (kwargs or {}).items()},
-        )
+        dumped = [self._dump_value(name, value) for name, value in zip(names, args, strict=False)]
+        dumped += list(args)[len(dumped) :]
+        return dumped if isinstance(args, list) else tuple(dumped)
 
     def _has_models(self, args: Any, kwargs: Any) -> bool:
         if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):

@@ -689,7 +689,8 @@ class Task(_Parametrised[P, R]):
         return str(cls.__name__)
 
     def __repr__(self) -> str:
-        return f"<@task: {self.name} of {appstr(self._app) if self._app else None}>"
+        flag = " (v2 compatible)" if self.__v2_compat__ else ""
+        return f"<@task: {self.name} of {appstr(self._app) if self._app else None}{flag}>"
 
 
 # Workers go straight to `run` past this method; one that a subclass or a tracing library put in its place

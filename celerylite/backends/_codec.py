@@ -11,6 +11,7 @@ from kombu.utils.encoding import ensure_bytes
 
 from celerylite import _state, states
 from celerylite.backends import _exceptions
+from celerylite.backends._compression import compress_payload, decompress_payload
 from celerylite.result import ResultBase
 
 if TYPE_CHECKING:
@@ -28,14 +29,16 @@ class Codec:
 
     app: Celery
     serializer: str
+    compression: str | None
     content_type: Any
     content_encoding: Any
     accept: Any
     persistent = True
 
     def encode(self, data: Any) -> Any:
-        """`data` serialised; raises kombu's EncodeError."""
-        return self._encode(data)[2]
+        """`data` serialised, and compressed where that is set; raises kombu's EncodeError."""
+        payload = self._encode(data)[2]
+        return compress_payload(payload, self.compression) if self.compression else payload
 
     def _encode(self, data: Any) -> tuple[str, str, Any]:
         encoded: tuple[str, str, Any] = dumps(data, serializer=self.serializer)
@@ -45,8 +48,9 @@ class Codec:
         """What `payload` holds; raises kombu's DecodeError and ContentDisallowed."""
         if payload is None:
             return None
+        # Whatever is set now: it may have been compressed by another process, or before the setting changed.
         return loads(
-            payload or str(payload),
+            decompress_payload(payload or str(payload)),
             content_type=self.content_type,
             content_encoding=self.content_encoding,
             accept=self.accept,

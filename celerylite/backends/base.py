@@ -17,6 +17,10 @@ from kombu.utils.url import maybe_sanitize_url
 
 from celerylite import _clock, _state, states
 from celerylite.backends._codec import Codec
+from celerylite.backends._compression import COMPRESSED_PAYLOAD_MAGIC as COMPRESSED_PAYLOAD_MAGIC
+from celerylite.backends._compression import check_method
+from celerylite.backends._compression import compress_payload as compress_payload
+from celerylite.backends._compression import decompress_payload as decompress_payload
 from celerylite.backends._waiting import SyncBackendMixin
 from celerylite.exceptions import (
     BackendGetMetaError,
@@ -94,7 +98,9 @@ class Backend(Codec):
     supports_autoexpire = False
     #: Results survive the process.
     persistent = True
+    #: It stores any bytes and gives them back unchanged, so that `result_compression` can be honoured.
     supports_result_compression = False
+    #: It lets failed results vanish after `result_failure_expires`.
     supports_failure_expires = False
     #: One instance may be used by all threads.
     thread_safe = False
@@ -123,11 +129,14 @@ class Backend(Codec):
         self.content_type, self.content_encoding, self.encoder = serializer_registry._encoders[
             self.serializer
         ]
+        self.compression = self.prepare_compression(conf.get("result_compression"))
         limit = max_cached_results or conf.result_cache_max
         self._cache: Any = _NoCache() if limit == -1 else LRUCache(limit=limit)
         self.expires = self.prepare_expires(expires, expires_type)
         accept = conf.result_accept_content if accept is None else accept
         self.accept = prepare_accept_content(conf.accept_content if accept is None else accept)
+        if conf.get("result_failure_expires") is not None and not self.supports_failure_expires:
+            self._warn_unsupported("does not support result_failure_expires: failures expire as all results")
         self.always_retry = conf.get("result_backend_always_retry", False)
         self.max_sleep_between_retries_ms = conf.get("result_backend_max_sleep_between_retries_ms", 10000)
         self.base_sleep_between_retries_ms = conf.get("result_backend_base_sleep_between_retries_ms", 10)
@@ -142,6 +151,22 @@ class Backend(Codec):
             return self.url
         url = str(maybe_sanitize_url(self.url))
         return url[:-1] if url.endswith(":///") else url
+
+    def prepare_compression(self, compression: str | None) -> str | None:
+        """The method by which results are compressed; None, with a warning, where they cannot be stored.
+
+        Raises ImproperlyConfigured for a method that kombu does not have.
+        """
+        if not compression:
+            return None
+        if not self.supports_result_compression:
+            self._warn_unsupported("cannot store compressed payloads: result_compression has no effect")
+            return None
+        return check_method(compression)
+
+    def _warn_unsupported(self, what: str) -> None:
+        # From whoever makes the backend.
+        warnings.warn(f"The {type(self).__name__} result backend {what}.", UserWarning, stacklevel=4)
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -518,13 +543,13 @@ class BaseKeyValueStoreBackend(Backend):
                 return str(bytes_to_str(key[len(prefix) :]))
         return str(bytes_to_str(key))
 
-    def _mget_to_results(self, values: Any, keys: list[str]) -> dict[str, Any]:
+    def _mget_to_results(self, values: Any, keys: list[str], ready: Any) -> dict[str, Any]:
         if hasattr(values, "items"):
             pairs = [(self._strip_prefix(key), value) for key, value in values.items()]
         else:
             pairs = list(zip((bytes_to_str(key) for key in keys), values, strict=False))
         metas = {key: self.decode_result(value) for key, value in pairs if value is not None}
-        return {key: meta for key, meta in metas.items() if meta["status"] in states.READY_STATES}
+        return {key: meta for key, meta in metas.items() if meta["status"] in ready}
 
     def get_many(
         self,
@@ -535,14 +560,20 @@ class BaseKeyValueStoreBackend(Backend):
         on_message: Any = None,
         on_interval: Any = None,
         max_iterations: int | None = None,
+        READY_STATES: Any = states.READY_STATES,
     ) -> Iterator[tuple[str, Any]]:
-        """Ids and metas of results, as they become ready. Looks every `interval` seconds. Blocks."""
+        """Ids and metas of results, as they become ready. Looks every `interval` seconds. Blocks.
+
+        Raises celerylite's TimeoutError after `timeout` seconds, and not later.
+        """
         left_ids = set(task_ids)
         end = None if timeout is None else _clock.monotonic() + timeout
         rounds = 0
         while left_ids:
             keys = list(left_ids)
-            found = self._mget_to_results(self.mget([self.get_key_for_task(k) for k in keys]), keys)
+            found = self._mget_to_results(
+                self.mget([self.get_key_for_task(key) for key in keys]), keys, READY_STATES
+            )
             self._cache.update(found)
             for task_id, meta in found.items():
                 left_ids.discard(task_id)
@@ -552,11 +583,14 @@ class BaseKeyValueStoreBackend(Backend):
             rounds += 1
             if not left_ids or (max_iterations and rounds >= max_iterations):
                 return
-            if end is not None and _clock.monotonic() >= end:
-                raise TimeoutError(f"Operation timed out ({timeout})")
+            pause = interval or 0.5
+            if end is not None:
+                pause = min(pause, end - _clock.monotonic())
+                if pause <= 0:
+                    raise TimeoutError(f"Operation timed out ({timeout})")
             if on_interval:
                 on_interval()
-            self._sleep(interval or 0.5)
+            self._sleep(pause)
 
     def _forget(self, task_id: str) -> None:
         self.delete(self.get_key_for_task(task_id))

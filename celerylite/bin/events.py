@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -68,19 +68,27 @@ def events(
     app = ctx.obj.app
     try:
         if dump:
-            _set_title("dump")
-            evdump(app=app)
+            _run_evdump(app)
         elif camera:
-            _run_camera(app, camera, detach, freq=frequency, maxrate=maxrate, loglevel=loglevel, **kwargs)
+            _run_evcam(app, camera, detach, freq=frequency, maxrate=maxrate, loglevel=loglevel, **kwargs)
         else:
-            raise click.UsageError(
-                "expected --dump or --camera: there is no curses monitor here; see docs/control.md"
-            )
+            _run_evtop()
     except Exception as exc:
         handle_remote_command_error("events", exc)
 
 
-def _run_camera(
+def _run_evdump(app: Any) -> None:
+    _set_title("dump")
+    evdump(app=app)
+
+
+def _run_evtop() -> NoReturn:
+    raise click.UsageError(
+        "expected --dump or --camera: there is no curses monitor here; see docs/control.md"
+    )
+
+
+def _run_evcam(
     app: Any,
     camera: str,
     detach: bool,

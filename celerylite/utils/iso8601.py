@@ -16,12 +16,14 @@ ISO8601_REGEX = re.compile(_DATE + _TIME + _ZONE)
 
 
 def parse_iso8601(datestring: str) -> datetime:
-    """The moment; naive where the text has no offset. Raises ValueError."""
+    """The moment; naive where the text has no offset. Raises ValueError, and TypeError without a day."""
     warn("parse_iso8601", "v5.3", "v6", "datetime.datetime.fromisoformat or dateutil.parser.isoparse")
     match = ISO8601_REGEX.match(datestring)
     if match is None:
         raise ValueError(f"unable to parse date string {datestring!r}")
-    numbers = (int(match[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second"))
+    # As Celery: a TypeError, as of None, where month or day is missing.
+    numbers = [int(match[name]) for name in ("year", "month", "day")]
+    numbers += [int(match[name] or 0) for name in ("hour", "minute", "second")]
     # As Celery: the digits after the point are taken as a number of microseconds, however many they are.
     return datetime(*numbers, int(match["microsecond"] or 0), tzinfo=_zone(match))  # type: ignore[arg-type,misc]
 

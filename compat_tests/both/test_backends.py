@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -178,3 +179,92 @@ def test_an_unknown_backend_is_an_error_that_names_it(lib: Any, submodule: Calla
     app = lib.Celery("unknown", backend="nonesuch://", set_as_current=False)
     with pytest.raises((submodule("exceptions").ImproperlyConfigured, ImportError), match="nonesuch"):
         _ = app.backend
+
+
+# -- backends of one's own ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_backend(app: Any, submodule: Callable[[str], Any]) -> Callable[..., Any]:
+    """Make a key/value backend that keeps its payloads in `db`."""
+    base: Any = submodule("backends.base").KeyValueStoreBackend
+
+    class InDictionary(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.db: dict[Any, Any] = {}
+            super().__init__(*args, **kwargs)
+
+        def get(self, key: Any) -> Any:
+            return self.db.get(key)
+
+        def mget(self, keys: Any) -> Any:
+            return [self.db.get(key) for key in keys]
+
+        def set(self, key: Any, value: Any) -> None:
+            self.db[key] = value
+
+    class Compressing(InDictionary):
+        supports_result_compression = True
+
+    def make(*, compresses: bool = False, **settings: Any) -> Any:
+        app.conf.update(settings)
+        return (Compressing if compresses else InDictionary)(app)
+
+    return make
+
+
+@pytest.mark.parametrize("method", ["gzip", "zlib", "bzip2"])
+def test_a_backend_that_stores_bytes_compresses_results(make_backend: Any, method: str) -> None:
+    backend = make_backend(compresses=True, result_compression=method)
+    backend.store_result("id", ["the same"] * 100, "SUCCESS")
+    stored = backend.db[backend.get_key_for_task("id")]
+    assert stored.startswith(b"\x00celery-compressed\x00")
+    assert len(stored) < 300
+    assert backend.get_result("id") == ["the same"] * 100
+
+
+def test_results_are_read_whatever_is_set_now(make_backend: Any) -> None:
+    plain, packed = make_backend(compresses=True), make_backend(compresses=True, result_compression="gzip")
+    plain.store_result("plain", 1, "SUCCESS")
+    packed.store_result("packed", 2, "SUCCESS")
+    plain.db.update(packed.db)
+    packed.db.update(plain.db)
+    for backend in (plain, packed):
+        assert (backend.get_result("plain"), backend.get_result("packed")) == (1, 2)
+
+
+def test_a_backend_that_does_not_store_bytes_warns_and_stores_plain_results(make_backend: Any) -> None:
+    with pytest.warns(UserWarning, match="cannot store compressed payloads"):
+        backend = make_backend(result_compression="gzip")
+    assert backend.compression is None
+    assert backend.encode([1]) == "[1]"
+
+
+def test_an_unknown_compression_is_refused(make_backend: Any, submodule: Callable[[str], Any]) -> None:
+    with pytest.raises(
+        submodule("exceptions").ImproperlyConfigured, match="Unknown compression method 'zip'"
+    ):
+        make_backend(compresses=True, result_compression="zip")
+
+
+def test_a_backend_that_cannot_expire_failures_on_their_own_warns(make_backend: Any) -> None:
+    with pytest.warns(UserWarning, match="does not support result_failure_expires"):
+        make_backend(result_failure_expires=60)
+
+
+def test_waiting_for_many_results_ends_when_the_time_is_up(
+    make_backend: Any, submodule: Callable[[str], Any]
+) -> None:
+    backend = make_backend()
+    began = time.monotonic()
+    with pytest.raises(submodule("exceptions").TimeoutError):
+        list(backend.get_many(["a", "b"], timeout=0.05, interval=5))
+    assert time.monotonic() - began < 2.5
+
+
+def test_many_results_are_given_in_the_states_that_are_asked_for(make_backend: Any) -> None:
+    backend = make_backend()
+    backend.store_result("good", 1, "SUCCESS")
+    backend.store_result("bad", ValueError("x"), "FAILURE")
+    found = backend.get_many(["good", "bad"], max_iterations=1, READY_STATES={"SUCCESS"})
+    assert [task_id for task_id, _ in found] == ["good"]

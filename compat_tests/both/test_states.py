@@ -278,8 +278,9 @@ def test_a_revoked_task_never_runs(
         journal.note("revoked")
 
     receive(signals.task_revoked, revoked)
-    result = busy.waits.delay()
-    busy.app.control.revoke(result.id, reply=True, limit=1)
+    # Revoked before it is sent: Celery runs what it has handed to its threads.
+    busy.app.control.revoke("the-one", reply=True, limit=1, timeout=5)
+    result = busy.waits.apply_async(task_id="the-one")
     busy.free()
     with pytest.raises(exceptions.TaskRevokedError, match="revoked"):
         result.get(timeout=10)
@@ -290,8 +291,9 @@ def test_a_revoked_task_never_runs(
 
 
 def test_revoking_through_the_result_is_the_same(busy: _Busy, exceptions: Any, journal: Any) -> None:
-    result = busy.waits.delay()
-    result.revoke(wait=True, timeout=1)
+    result = busy.app.AsyncResult("through-the-result")
+    result.revoke(wait=True, timeout=2.5)
+    busy.waits.apply_async(task_id=result.id)
     busy.free()
     with pytest.raises(exceptions.TaskRevokedError):
         result.get(timeout=10)
@@ -299,8 +301,9 @@ def test_revoking_through_the_result_is_the_same(busy: _Busy, exceptions: Any, j
 
 
 def test_several_tasks_can_be_revoked_at_once(busy: _Busy, exceptions: Any, journal: Any) -> None:
-    results = [busy.waits.delay() for _ in range(3)]
-    busy.app.control.revoke([result.id for result in results], reply=True, limit=1)
+    ids = ["first", "second", "third"]
+    busy.app.control.revoke(ids, reply=True, limit=1, timeout=5)
+    results = [busy.waits.apply_async(task_id=each) for each in ids]
     busy.free()
     for result in results:
         with pytest.raises(exceptions.TaskRevokedError):

@@ -16,12 +16,14 @@ import celery.app.control as celery_control
 import celery.worker.control as celery_panel
 import pytest
 
-from celerylite import Celery
+from celerylite import Celery, signals
 from celerylite.app import control
 from celerylite.bin.celery import main_for_app
 from celerylite.canvas import StampingVisitor
 from celerylite.exceptions import CeleryCommandException, TaskRevokedError, WorkerLostError
 from celerylite.worker import control as panel
+from celerylite.worker import state as worker_state
+from compat_tests.conftest import Journal
 from compat_tests.ours.runtime_fixtures import (
     DEADLINE_S,
     PRELUDE,
@@ -272,16 +274,43 @@ def test_a_failed_call_is_sent_again_with_its_arguments_and_keeps_its_history(fi
     assert len(given) == 3
 
 
-def test_a_revoked_call_runs_when_it_is_sent_again(file_app: Celery) -> None:
+def test_a_revoked_call_runs_when_it_is_sent_again(
+    file_app: Celery, journal: Journal, receive: Callable[..., Any]
+) -> None:
     @file_app.task(name="waits")
     def waits(x: int) -> int:
         return x
 
+    receive(signals.task_revoked, lambda request, **_: journal.note("turned away"))
     file_app.control.revoke("the-one")
     result = waits.apply_async((7,), task_id="the-one")
     with pytest.raises(Exception, match="revoked"):
         result.get(timeout=DEADLINE_S)
+    journal.until("turned away")
     assert file_app.control.retry_task("the-one").get(timeout=DEADLINE_S) == 7
+
+
+class _Batch(StampingVisitor):
+    def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
+        return {"batch": "17"}
+
+
+def test_an_app_tells_the_runtime_of_another_app_in_its_process_at_once(make_app: MakeApp) -> None:
+    app, asking = make_app(), make_app(celerylite_runtime="off")
+
+    @app.task(name="stamped")
+    def stamped() -> None: ...
+
+    app.start_runtime()
+    assert asking._runtime is None
+    asking.control.revoke_by_stamped_headers({"batch": ["17"]})
+    call = stamped.si()
+    call.stamp(_Batch())
+    try:
+        with pytest.raises(TaskRevokedError):
+            call.delay().get(timeout=DEADLINE_S)
+    finally:
+        worker_state.revoked_stamps.clear()
 
 
 def test_a_call_that_nobody_knows_or_that_waits_is_not_sent_again(file_app: Celery) -> None:

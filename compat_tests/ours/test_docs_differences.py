@@ -23,6 +23,7 @@ from kombu import Exchange, Queue
 
 from celerylite import Celery, _state, chord, current_app, signals
 from celerylite.exceptions import ImproperlyConfigured, TaskRevokedError, TimeLimitExceeded
+from compat_tests.conftest import Journal
 
 ROOT = Path(__file__).parents[2]
 
@@ -357,16 +358,21 @@ def test_a_thread_without_an_app_has_the_one_made_last(app: Celery, monkeypatch:
     assert seen == [app]
 
 
-def test_a_revoke_lasts_over_a_restart(make_app: MakeApp) -> None:
+def test_a_revoke_lasts_over_a_restart(
+    make_app: MakeApp, journal: Journal, receive: Callable[..., Any]
+) -> None:
     def nothing() -> None: ...
 
     before = make_app(celerylite_runtime="off")
     result = before.task(name="nothing")(nothing).apply_async(countdown=3600)
     before.control.revoke(result.id)
+    assert result.state == "REVOKED"
     before.close()
     after = make_app()
     after.task(name="nothing")(nothing)
+    receive(signals.task_revoked, lambda request, **_: journal.note(request.id))
     after.start_runtime()
+    journal.until(result.id)
     with pytest.raises(TaskRevokedError):
         after.AsyncResult(result.id).get(timeout=DEADLINE_S)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -575,13 +576,17 @@ def test_a_call_revoked_while_it_is_held_never_runs(make_app: MakeApp, gate: Gat
     assert ran == []
 
 
-def test_a_call_for_later_ends_as_soon_as_it_is_revoked(file_app: Celery) -> None:
+def test_a_call_for_later_ends_as_soon_as_it_is_revoked(
+    file_app: Celery, journal: Journal, receive: Callable[..., Any]
+) -> None:
     @file_app.task
     def later() -> None:
         return None
 
+    receive(signals.task_revoked, lambda request, **_: journal.note(request.id))
     result = later.apply_async(countdown=3600)
     result.revoke()
     with pytest.raises(TaskRevokedError):
         result.get(timeout=DEADLINE_S)
+    journal.until(result.id)
     assert file_app.store.unfinished() == {}

@@ -538,6 +538,23 @@ def test_revoked_ids_are_remembered_until_their_time(store: SqlStore, other: Sql
         assert store.prune(None, None) == 1
 
 
+def test_a_revoke_stores_results_of_what_has_not_begun(store: SqlStore) -> None:
+    store.publish([out("waits")])
+    started(store, "runs", "me")
+    for state in ("STARTED", "RETRY", "FAILURE"):
+        store.save_result(ResultRow(task_id=state, status=state))
+    ids = ["unknown", "waits", "runs", "STARTED", "RETRY", "FAILURE"]
+    rows = [ResultRow(task_id=each, status="REVOKED", result=b"x") for each in ids]
+    store.revoke(ids, until=_clock.time() + 5, results=rows)
+    assert {each: row.status for each, row in store.get_results(ids).items()} == {
+        "unknown": "REVOKED",
+        "waits": "REVOKED",
+        "STARTED": "STARTED",
+        "RETRY": "REVOKED",
+        "FAILURE": "FAILURE",
+    }
+
+
 def test_letters_are_read_by_topic_in_order(store: SqlStore, other: SqlStore) -> None:
     heard = threading.Event()
     end = other.on_letters(heard.set)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compat_tests.upstream import _propose, _report
-from compat_tests.upstream._environment import LIBS, prepare
+from compat_tests.upstream._environment import LIBS, prepare, require_note_pad
 from compat_tests.upstream._expectations import Baseline, Expectations, Verdict, judge
-from compat_tests.upstream._modules import MODULES, select
+from compat_tests.upstream._modules import INTEGRATION, MODULES, select
 from compat_tests.upstream._run import Module, run_modules
 
 
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report.write_page(Baseline.load(), Expectations.load())
         return 0
     modules = select(options.module)
+    if any(module in INTEGRATION for module in modules):
+        require_note_pad()
     baseline = Baseline.load()
     environment = prepare(options.lib)
     order = sorted(modules, key=lambda path: _report.weight(baseline, path), reverse=True)

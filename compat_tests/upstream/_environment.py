@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
+import time
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ("CELERY", "LIBS", "REPOSITORY", "Environment", "note_pad", "prepare")
+__all__ = ("CELERY", "LIBS", "REPOSITORY", "Environment", "note_pad", "prepare", "require_note_pad")
 
 CELERY = "celery==5.7.0"
 LIBS = ("celerylite", "celery")
@@ -60,10 +62,12 @@ main()
 class Environment:
     """A virtual environment with one of the libraries, and the unpacked tests."""
 
-    def __init__(self, lib: str, home: Path) -> None:
+    def __init__(self, lib: str, home: Path, wanted: list[str]) -> None:
         self.lib = lib
         self.suite = home / "suite"
-        self.root = home / lib
+        # One for each tree and Python, so that runs of several do not take it from each other.
+        made_of = " ".join([sys.version, *wanted, (REPOSITORY / "pyproject.toml").read_text()])
+        self.root = home / f"{lib}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
         self.python = self.root / "bin" / "python"
 
     def variables(self, **more: str) -> dict[str, str]:
@@ -81,14 +85,17 @@ class Environment:
 
 
 def prepare(lib: str) -> Environment:
-    """Make what is missing in the cache; takes a minute the first time, nothing later. Blocks."""
+    """Make what is missing in the cache; takes a minute the first time, nothing later. Blocks.
+
+    Raises SystemExit when Celery's source archive or a requirement cannot be fetched.
+    """
     home = _cache()
     home.mkdir(parents=True, exist_ok=True)
-    found = Environment(lib, home)
+    wanted = [*_REQUIREMENTS, *([CELERY] if lib == "celery" else ["-e", str(REPOSITORY)])]
+    found = Environment(lib, home, wanted)
     if not found.suite.exists():
         _unpack(found.suite)
-    wanted = [*_REQUIREMENTS, *([CELERY] if lib == "celery" else ["-e", str(REPOSITORY)])]
-    stamp = found.root / f"{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:12]}.made"
+    stamp = found.root / "made"
     if not stamp.exists():
         _install(found, wanted)
         stamp.touch()
@@ -104,7 +111,7 @@ def _unpack(suite: Path) -> None:
     """Fetch Celery's source archive and keep its tests: no `celery` can be imported from there."""
     with tempfile.TemporaryDirectory(dir=suite.parent) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "celery"]
-        subprocess.run([*command, "-d", scratch, CELERY], check=True)
+        _fetch([*command, "-d", scratch, CELERY], f"the source archive of {CELERY}")
         [archive] = Path(scratch).glob("*.tar.gz")
         with tarfile.open(archive) as tar:
             wanted = [member for member in tar if _is_of_the_tests(member.name)]
@@ -122,7 +129,7 @@ def _install(environment: Environment, wanted: list[str]) -> None:
     shutil.rmtree(environment.root, ignore_errors=True)
     venv.create(environment.root, with_pip=True)
     pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "install", *wanted], check=True)
+    _fetch([*pip, "install", *wanted], "what Celery's tests import")
     if environment.lib == "celerylite":
         _refuse_real_celery(pip)
         command = environment.root / "bin" / "celery"
@@ -130,9 +137,25 @@ def _install(environment: Environment, wanted: list[str]) -> None:
         command.chmod(0o755)
 
 
+def _fetch(command: list[str], what: str) -> None:
+    if subprocess.run(command, check=False).returncode:
+        raise SystemExit(
+            f"expected pip to fetch {what}, it could not (see above): none of Celery's tests has been run"
+        )
+
+
 def _refuse_real_celery(pip: list[str]) -> None:
     if subprocess.run([*pip, "show", "celery"], capture_output=True, check=False).returncode == 0:
         raise SystemExit("expected an environment without Celery, but a requirement brings it along")
+
+
+def require_note_pad() -> None:
+    """Raises SystemExit when there is no redis-server to start."""
+    if shutil.which("redis-server") is None:
+        raise SystemExit(
+            "expected redis-server on the PATH, found none: the tasks of t/integration leave notes in it. "
+            "Install Redis, or run the other tests alone: python -m compat_tests.upstream t/unit"
+        )
 
 
 @contextmanager
@@ -143,10 +166,23 @@ def note_pad() -> Iterator[int]:
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", scratch]
         server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
         try:
+            _wait_until_it_listens(server, port)
             yield port
         finally:
             server.terminate()
             server.wait()
+
+
+def _wait_until_it_listens(server: subprocess.Popen[bytes], port: int) -> None:
+    end = time.monotonic() + 60.0
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError:
+            threading.Event().wait(0.05)
+        else:
+            return
+    raise RuntimeError(f"expected redis-server to listen on port {port} within a minute, it does not")
 
 
 def _free_port() -> int:

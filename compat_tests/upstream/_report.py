@@ -104,6 +104,11 @@ The tests come from Celery's source archive, which the command fetches; none of 
 `celery` resolves to celerylite (`install_as_celery()`), in the processes that tests start too. Each module
 has a process of its own, each test 20 seconds, or twice what Celery needs. Nothing is run a second time.
 
+A run takes five to ten minutes on two cores, the first one a minute more. Without `redis-server` on the PATH
+it does not begin and says so; `python -m compat_tests.upstream t/unit` needs none. Where pip cannot fetch the
+archive, or what the tests import, it says that no test has been run and ends with 1. `.ci/run` runs all as
+its last step, and only the unit tests, saying so, where there is no `redis-server`.
+
 ## Tasks sent to a running worker
 
 Celery runs these with Redis as broker and backend; celerylite with `memory://` and an SQLite file. Many tasks

@@ -236,7 +236,7 @@ class ManagerMixin:
         return value
 
     def wait_until_idle(self) -> None:
-        """Delete what waits and return when no worker runs anything."""
+        """Delete what waits and return when no worker runs anything, or holds anything to run next."""
         while self.app.control.purge():
             pass
         inspect = self.app.control.inspect()
@@ -246,7 +246,8 @@ class ManagerMixin:
     @staticmethod
     def _is_anything_active(inspect: Any) -> bool:
         try:
-            return any((inspect.active() or {}).values())
+            # In this order: what goes from the one to the other meanwhile is seen.
+            return any(any((ask() or {}).values()) for ask in (inspect.reserved, inspect.active))
         except ContentDisallowed:
             return False
 
