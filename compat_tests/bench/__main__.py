@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.measures or MEASURES:
         run_rounds(spec(name), findings, python=python, size=options.size, contenders=contenders)
         show_measure(form, spec(name), findings)
+        if options.json is not None:
+            options.json.write_text(json.dumps(list(findings.as_rows()), indent=1))
     show_targets(form, findings)
     print(f"\n{time.monotonic() - began:.0f} s")
-    if options.json is not None:
-        options.json.write_text(json.dumps(list(findings.as_rows()), indent=1))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from compat_tests.bench.contenders import CONTENDERS, Contender, make
 from compat_tests.bench.processes import cpu_seconds
 from compat_tests.bench.spec import Order
 
-__all__ = ("WARM", "cpu_of", "made", "percentile", "seconds_of", "sized", "started")
+__all__ = ("WARM", "cpu_of", "made", "percentile", "rate_of", "seconds_of", "sized", "started")
 
 #: Round trips that do not count.
 WARM = 20
@@ -49,6 +49,13 @@ def seconds_of(action: Callable[[], object]) -> float:
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
+
+
+def rate_of(action: Callable[[], object], count: int) -> dict[str, float]:
+    """Calls a second, and what a call costs this process: that hardly depends on who else is busy here."""
+    cpu = time.process_time()
+    seconds = seconds_of(action)
+    return {"per_s": count / seconds, "cpu_us": 1e6 * (time.process_time() - cpu) / count}
 
 
 def cpu_of(contender: Contender) -> float:

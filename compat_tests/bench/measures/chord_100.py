@@ -15,7 +15,7 @@ SPEC = Spec(
         Figure(key="member_us", title="us per member"),
     ),
     contenders=("celerylite", "celerylite-postgresql", "celerylite-mysql", "celery", "celery-sql"),
-    rounds=(3, 5),
+    rounds=(2, 4),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compat_tests.bench.measures._running import made, seconds_of, sized
+from compat_tests.bench.measures._running import made, rate_of, sized
 from compat_tests.bench.spec import Figure, Order, Spec
 
 __all__ = ("SPEC", "run")
@@ -10,7 +10,10 @@ __all__ = ("SPEC", "run")
 SPEC = Spec(
     name="enqueue",
     title="Enqueue, one thread, nothing runs",
-    figures=(Figure(key="per_s", title="calls/s", more_is_better=True),),
+    figures=(
+        Figure(key="per_s", title="calls/s", more_is_better=True),
+        Figure(key="cpu_us", title="CPU us per call, caller's process"),
+    ),
     contenders=(
         "celerylite",
         "celerylite-postgresql",
@@ -31,4 +34,4 @@ def run(order: Order) -> dict[str, float]:
     count = sized(order)
     with made(order.contender) as contender:
         contender.publish(50)
-        return {"per_s": count / seconds_of(lambda: contender.publish(count))}
+        return rate_of(lambda: contender.publish(count), count)

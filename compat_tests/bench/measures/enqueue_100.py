@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compat_tests.bench.measures._running import made, seconds_of, sized
+from compat_tests.bench.measures._running import made, rate_of, sized
 from compat_tests.bench.spec import Figure, Order, Spec
 
 __all__ = ("SPEC", "run")
@@ -12,7 +12,10 @@ _CALLERS = 100
 SPEC = Spec(
     name="enqueue-100",
     title="Enqueue, 100 callers on a loop, nothing runs",
-    figures=(Figure(key="per_s", title="calls/s", more_is_better=True),),
+    figures=(
+        Figure(key="per_s", title="calls/s", more_is_better=True),
+        Figure(key="cpu_us", title="CPU us per call, caller's process"),
+    ),
     contenders=(
         "celerylite",
         "celerylite-postgresql",
@@ -20,6 +23,7 @@ SPEC = Spec(
         "procrastinate",
         "floor-group",
     ),
+    rounds=(2, 4),
 )
 
 
@@ -28,4 +32,4 @@ def run(order: Order) -> dict[str, float]:
     count = 4 * sized(order)
     with made(order.contender) as contender:
         contender.publish_together(_CALLERS, _CALLERS)
-        return {"per_s": count / seconds_of(lambda: contender.publish_together(_CALLERS, count))}
+        return rate_of(lambda: contender.publish_together(_CALLERS, count), count)

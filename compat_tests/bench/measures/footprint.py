@@ -30,7 +30,7 @@ SPEC = Spec(
         "dramatiq",
         "procrastinate",
     ),
-    rounds=(3, 5),
+    rounds=(2, 3),
 )
 
 #: Until what starts late has started: Celery's second child, a consumer's extra connection.

@@ -15,7 +15,7 @@ SPEC = Spec(
     title="Idle with a schedule",
     figures=(Figure(key="percent", title="% of a core", digits=2),),
     contenders=("celerylite", "celerylite-postgresql", "celerylite-mysql", "celery"),
-    rounds=(1, 2),
+    rounds=(1, 1),
 )
 
 

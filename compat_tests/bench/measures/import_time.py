@@ -15,7 +15,7 @@ SPEC = Spec(
     title="Import, app and one task",
     figures=(Figure(key="cpu_s", title="CPU s", digits=3),),
     contenders=("celerylite", "celery", "huey", "dramatiq", "python"),
-    rounds=(5, 9),
+    rounds=(3, 5),
 )
 
 _WITH_APP = """

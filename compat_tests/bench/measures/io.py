@@ -25,7 +25,7 @@ SPEC = Spec(
         "dramatiq",
         "procrastinate",
     ),
-    rounds=(2, 3),
+    rounds=(1, 3),
 )
 
 #: Who runs coroutines alone; all others, and celerylite too, run plain functions in threads.

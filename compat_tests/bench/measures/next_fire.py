@@ -13,7 +13,7 @@ SPEC = Spec(
     title="Next fire of a crontab",
     figures=(Figure(key="per_s", title="per s", more_is_better=True),),
     contenders=("celerylite", "celery", "apscheduler", "croniter"),
-    rounds=(3, 3),
+    rounds=(1, 3),
 )
 
 

@@ -27,6 +27,7 @@ SPEC = Spec(
         "dramatiq",
         "procrastinate",
     ),
+    rounds=(2, 4),
 )
 
 #: Those whose tasks may be coroutines, or that have the usual wrapper around one.

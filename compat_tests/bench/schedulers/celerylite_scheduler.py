@@ -29,7 +29,7 @@ class CeleryliteScheduler(Scheduler):
         self._clock, self._expected = _clock.ManualClock(), 0
 
     def load(self, count: int, *, one_due: bool) -> None:
-        app = self._open.enter_context(Celery("bench"))
+        app = self._open.enter_context(Celery("bench", backend=f"db+sqlite:///{count}.sqlite3"))
         entries: dict[str, Any] = {f"e{n}": {"task": "t", "schedule": 86400.0 + n} for n in range(count)}
         if one_due:
             entries["due"] = {"task": "t", "schedule": 1.0}
