@@ -6,10 +6,12 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from compat_tests.bench import own_environment
 from compat_tests.bench.contenders import CONTENDERS
@@ -80,5 +82,11 @@ def _machine(python: str) -> str:
     )
 
 
+def _end(*_: object) -> NoReturn:
+    # As an error in the middle, so that the round that is on is ended too.
+    raise SystemExit("ended before it was done")
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     main()
