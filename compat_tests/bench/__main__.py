@@ -17,7 +17,7 @@ from compat_tests.bench import own_environment
 from compat_tests.bench.contenders import CONTENDERS
 from compat_tests.bench.figures import Findings
 from compat_tests.bench.measures import MEASURES, spec
-from compat_tests.bench.report import MARKDOWN, PLAIN, show_measure, show_targets
+from compat_tests.bench.report import MARKDOWN, PLAIN, Form, show_measure, show_targets
 from compat_tests.bench.rounds import run_rounds
 from compat_tests.bench.spec import Size
 
@@ -31,18 +31,39 @@ _PEERS = tuple(name for name in CONTENDERS if name not in _ALWAYS)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the measures named on the command line, or all, and print what they found."""
     options = _options(arguments)
-    findings, form = Findings(), MARKDOWN if options.markdown else PLAIN
+    if options.show is not None:
+        _show(options)
+    else:
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    findings, form, began = Findings(), _form(options), time.monotonic()
     python = sys.executable if options.here else own_environment.interpreter()
     contenders = {*_ALWAYS, *options.against} if options.contenders is None else options.contenders
-    began = time.monotonic()
-    print(_machine(python), flush=True)
+    machine = _machine(python)
+    print(machine, flush=True)
     for name in options.measures or MEASURES:
         run_rounds(spec(name), findings, python=python, size=options.size, contenders=contenders)
         show_measure(form, spec(name), findings)
         if options.json is not None:
-            options.json.write_text(json.dumps(list(findings.as_rows()), indent=1))
+            kept = {"machine": machine, "figures": list(findings.as_rows())}
+            options.json.write_text(json.dumps(kept, indent=1))
     show_targets(form, findings)
     print(f"\n{time.monotonic() - began:.0f} s")
+
+
+def _show(options: argparse.Namespace) -> None:
+    kept = json.loads(options.show.read_text())
+    findings = Findings.of_rows(kept["figures"])
+    print(kept["machine"])
+    for name in options.measures or MEASURES:
+        show_measure(_form(options), spec(name), findings)
+    show_targets(_form(options), findings)
+
+
+def _form(options: argparse.Namespace) -> Form:
+    return MARKDOWN if options.markdown else PLAIN
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -53,6 +74,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--contenders", type=_names, help="these and no others, floors and variants included")
     parser.add_argument("--json", type=Path, help="a file for the figures")
+    parser.add_argument(
+        "--show", type=Path, help="print what an earlier run wrote with --json, and run nothing"
+    )
     parser.add_argument("--markdown", action="store_true", help="print tables for docs/performance.md")
     parser.add_argument("--here", action="store_true", help="in this Python: install no contenders")
     size = parser.add_mutually_exclusive_group()

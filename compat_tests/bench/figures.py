@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ("Findings",)
 
@@ -36,6 +37,14 @@ class Findings:
         """The median over that of the reference, None when one of them was not measured or is 0."""
         ours, theirs = self.median(measure, contender, key), self.median(measure, reference, key)
         return ours / theirs if ours is not None and theirs else None
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Findings:
+        """What `as_rows` gave, back."""
+        findings = cls()
+        for row in rows:
+            findings.numbers[row["measure"], row["contender"], row["figure"]] = list(row["values"])
+        return findings
 
     def as_rows(self) -> Iterator[dict[str, object]]:
         """One mapping for each figure, as a JSON file has them."""

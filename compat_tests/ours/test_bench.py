@@ -25,11 +25,15 @@ def test_a_measure_runs_celerylite_and_the_floor_and_prints_their_ratio(
     out = capsys.readouterr().out
     assert "celerylite, SQLite file" in out
     assert "durable on return" in out
-    rows = {row["contender"]: row for row in json.loads((tmp_path / "figures.json").read_text())}
+    kept = json.loads((tmp_path / "figures.json").read_text())
+    rows = {row["contender"]: row for row in kept["figures"] if row["figure"] == "per_s"}
     assert set(rows) == {"celerylite", "floor-commit"}
     ratio = rows["floor-commit"]["median"] / rows["celerylite"]["median"]
     assert f"({ratio:.3g}x)" in out
     assert "not measured" in out, "the target against a peer that did not run"
+    main(["--show", str(tmp_path / "figures.json")])
+    shown = capsys.readouterr().out
+    assert shown.strip() == out.rpartition("\n\n")[0].strip(), "the same, but for how long it took"
 
 
 def test_a_contender_that_cannot_run_is_named_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:

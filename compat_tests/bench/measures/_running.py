@@ -41,7 +41,7 @@ def started(name: str, *, concurrency: int | None = None) -> Iterator[Contender]
 def sized(order: Order) -> int:
     """How many tasks a round has: what the contender does in a second or so, a multiple of 100."""
     pace = CONTENDERS[order.contender].pace
-    return max(order.of(tiny=20, quick=pace, full=2 * pace) // 100 * 100, 100)
+    return max(order.of(tiny=20, quick=pace // 2, full=pace) // 100 * 100, 100)
 
 
 def seconds_of(action: Callable[[], object]) -> float:

@@ -29,7 +29,7 @@ SPEC = Spec(
 
 def run(order: Order) -> dict[str, float]:
     """After one round of all callers that does not count."""
-    count = 4 * sized(order)
+    count = sized(order)
     with made(order.contender) as contender:
         contender.publish_together(_CALLERS, _CALLERS)
         return rate_of(lambda: contender.publish_together(_CALLERS, count), count)
