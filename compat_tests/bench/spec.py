@@ -22,8 +22,6 @@ class Figure:
 
     key: str
     title: str
-    #: Whether a larger number is the better one.
-    more_is_better: bool = False
     #: Digits behind the point.
     digits: int = 0
 

@@ -25,7 +25,7 @@ SPEC = Spec(
         Figure(key="claim_deep_us", title="at the deepest, us"),
         Figure(key="ratio", title="ratio", digits=2),
         Figure(key="deepest", title="deepest"),
-        Figure(key="fill_per_s", title="filled at, per s", more_is_better=True),
+        Figure(key="fill_per_s", title="filled at, per s"),
         Figure(key="memory_mb", title="memory grew by, MB", digits=1),
         Figure(key="restart_s", title="restart to first result, s", digits=2),
     ),

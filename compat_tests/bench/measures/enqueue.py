@@ -11,7 +11,7 @@ SPEC = Spec(
     name="enqueue",
     title="Enqueue, one thread, nothing runs",
     figures=(
-        Figure(key="per_s", title="calls/s", more_is_better=True),
+        Figure(key="per_s", title="calls/s"),
         Figure(key="cpu_us", title="CPU us per call, caller's process"),
     ),
     contenders=(

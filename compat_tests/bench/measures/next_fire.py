@@ -11,7 +11,7 @@ __all__ = ("SPEC", "run")
 SPEC = Spec(
     name="next-fire",
     title="Next fire of a crontab",
-    figures=(Figure(key="per_s", title="per s", more_is_better=True),),
+    figures=(Figure(key="per_s", title="per s"),),
     contenders=("celerylite", "celery", "apscheduler", "croniter"),
     rounds=(1, 3),
 )

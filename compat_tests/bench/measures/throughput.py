@@ -13,8 +13,8 @@ SPEC = Spec(
     name="throughput",
     title="No-op tasks end to end, results stored",
     figures=(
-        Figure(key="per_s", title="tasks/s", more_is_better=True),
-        Figure(key="enqueue_per_s", title="enqueue/s meanwhile", more_is_better=True),
+        Figure(key="per_s", title="tasks/s"),
+        Figure(key="enqueue_per_s", title="enqueue/s meanwhile"),
         Figure(key="cpu_s_per_1000", title="CPU s per 1,000", digits=3),
     ),
     contenders=(

@@ -26,7 +26,7 @@ SPEC = Spec(
         Figure(key="idle_p99_ms", title="p99 ms", digits=2),
         Figure(key="busy_p50_ms", title="flooded p50 ms", digits=2),
         Figure(key="busy_p99_ms", title="p99 ms", digits=2),
-        Figure(key="per_s", title="tasks/s", more_is_better=True),
+        Figure(key="per_s", title="tasks/s"),
         Figure(key="memory_mb", title="memory grew by, MB", digits=1),
     ),
     contenders=("celerylite",),
