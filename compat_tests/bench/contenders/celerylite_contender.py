@@ -92,9 +92,11 @@ class Celerylite(Contender):
         return [] if pids is None else list(pids())
 
     def stop(self) -> None:
-        self.app.close()
-        if self._database is not None:
-            self._database.drop()
+        try:
+            self.app.close()
+        finally:
+            if self._database is not None:
+                self._database.drop()
 
 
 def database_of(variant: str) -> Any:
