@@ -1,1 +1,1 @@
-"""Benchmarks: contenders side by side in one run, printed as medians and ratios."""
+"""Benchmarks: contenders side by side in one run, printed as medians, ranges and ratios."""

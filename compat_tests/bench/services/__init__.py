@@ -1,0 +1,1 @@
+"""What contenders stand on: a Redis server of their own, a database of their own on a server that runs."""
