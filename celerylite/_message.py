@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from json import JSONDecoder
 from typing import Any, NamedTuple
 
 from kombu import compression as compressors
@@ -16,7 +17,17 @@ from kombu.utils import json
 
 from celerylite.exceptions import InvalidTaskError
 
-__all__ = ("Body", "Message", "decode_body", "encode_body", "epoch", "from_text", "to_text")
+__all__ = (
+    "Body",
+    "Message",
+    "decode_body",
+    "deserialised",
+    "encode_body",
+    "epoch",
+    "from_text",
+    "serialised",
+    "to_text",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +68,15 @@ def encode_body(
 
     Raises kombu's EncodeError for what the serializer cannot hold.
     """
-    content_type, content_encoding, data = _serialised(body, serializer)
+    content_type, content_encoding, data = serialised(body, serializer)
     if not compression:
         return content_type, content_encoding, data, None
     packed, packed_type = compressors.compress(data, compression)
     return content_type, content_encoding, packed, packed_type
 
 
-def _serialised(body: Any, serializer: str) -> tuple[str, str, str | bytes]:
+def serialised(body: Any, serializer: str | None) -> tuple[str, str, str | bytes]:
+    """What kombu's `dumps` gives: content type, content encoding and data. Raises kombu's EncodeError."""
     # kombu makes a new encoder for each text, and that takes as long as the encoding.
     known = registry._encoders.get(serializer)
     if known is not None and known.encoder is json.dumps:
@@ -75,7 +87,24 @@ def _serialised(body: Any, serializer: str) -> tuple[str, str, str | bytes]:
     return encoded
 
 
+def deserialised(data: Any, content_type: Any, content_encoding: Any, accept: Collection[str] | None) -> Any:
+    """What kombu's `loads` gives. Raises kombu's ContentDisallowed and DecodeError."""
+    # Without the types that only kombu's JSON has: then its hook need not look at each object.
+    if (
+        content_type == _JSON_TYPE
+        and (accept is None or _JSON_TYPE in accept)
+        and registry._decoders.get(_JSON_TYPE) is json.loads
+    ):
+        with suppress(Exception):
+            text = data if isinstance(data, str) else bytes(data).decode(content_encoding)
+            if "__type__" not in text:
+                return _decode_json(text)
+    return loads(data, content_type, content_encoding, accept=accept)
+
+
+_JSON_TYPE = "application/json"
 _encode_json = json.JSONEncoder().encode
+_decode_json = JSONDecoder().decode
 
 
 def decode_body(message: Message, accept: Collection[str] | None) -> Body:
@@ -109,7 +138,7 @@ def _unpacked(message: Message, accept: Collection[str] | None) -> Any:
     try:
         if packed_type:
             data = compressors.decompress(data, packed_type)
-        return loads(data, message.content_type, message.content_encoding, accept=accept)
+        return deserialised(data, message.content_type, message.content_encoding, accept)
     except (ContentDisallowed, DecodeError):
         raise
     except Exception as exc:
@@ -123,7 +152,7 @@ def to_text(message: Message) -> str:
     if isinstance(body, bytes):
         body = b64encode(body).decode("ascii")
     fields = {name: getattr(message, name) for name in _KEPT}
-    return str(json.dumps({**fields, "body": body, "is_text": isinstance(message.body, str)}))
+    return str(_encode_json({**fields, "body": body, "is_text": isinstance(message.body, str)}))
 
 
 def from_text(text: str) -> Message:

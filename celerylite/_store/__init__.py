@@ -318,6 +318,9 @@ class Letter:
 class Watch(ABC):
     """Tells when the result of one task may have changed; the watcher reads it and decides."""
 
+    #: The row that this process has just committed, as it would be read now; None: it has to be read.
+    row: ResultRow | None
+
     @abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the result may have changed since the last call, or `timeout` real seconds passed.

@@ -21,6 +21,10 @@ class Dialect:
     begin = "BEGIN"
     #: Whether the database itself lets one connection write at a time.
     single_writer = False
+    #: Whether a date is read as it was written.
+    keeps_microseconds = True
+    #: Whether a connection can be lost while a COMMIT is under way, so that nobody knows what became of it.
+    may_lose_answers = True
     #: Whether other processes are told by the database (LISTEN/NOTIFY) that something changed.
     notifies = False
     channel = "celerylite"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from operator import itemgetter
 from typing import Any, Generic, TypeVar, cast
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.pool import NullPool
 
 from celerylite import _clock
-from celerylite._store import lostfile, schema
+from celerylite._store import ResultRow, lostfile, schema
 from celerylite._store.dialect import Dialect
 from celerylite._store.lostfile import FileGone
 from celerylite.exceptions import ImproperlyConfigured
@@ -55,7 +56,7 @@ class Statement:
     Compiling costs some 200 us and SQLAlchemy's execution some 50 us, a bare INSERT of SQLite 10 us.
     """
 
-    __slots__ = ("_build", "_fixed", "_named", "_names", "_processors", "_results", "sql")
+    __slots__ = ("_build", "_fixed", "_lists", "_named", "_names", "_plain", "_processors", "_results", "sql")
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
@@ -87,10 +88,17 @@ class Statement:
             if isinstance(column.type, sa.DateTime)
             and (processor := column.type.dialect_impl(dialect).result_processor(dialect, None)) is not None
         ]
+        self._lists = _IN.search(compiled.string) is not None
+        #: Gets the parameters out of a mapping in one call, where they go to the driver as they are.
+        self._plain: Callable[[Mapping[str, Any]], Any] | None = None
+        if not (self._named or self._fixed or self._processors) and len(self._names) > 1:
+            self._plain = itemgetter(*self._names)
         self.sql = compiled.string
 
     def bind(self, parameters: Mapping[str, Any]) -> Any:
         """The parameters as the driver wants them."""
+        if self._plain is not None:
+            return self._plain(parameters)
         if self._fixed:
             parameters = {**self._fixed, **parameters}
         if self._processors:
@@ -103,6 +111,8 @@ class Statement:
 
     def expand(self, parameters: Mapping[str, Any]) -> tuple[str, Any]:
         """SQL and parameters of a statement with `IN`, whose lists are one bind per value."""
+        if not self._lists:
+            return self.sql or "", self.bind(parameters)
         if self._fixed:
             parameters = {**self._fixed, **parameters}
         lists = {name: value for name, value in parameters.items() if isinstance(value, list)}
@@ -139,7 +149,8 @@ class Changes:
     #: Messages became READY (or are due soon).
     messages: bool = False
     letters: bool = False
-    results: set[str] = field(default_factory=set)
+    #: Ids of results that were written, each with its row where that is surely what a reader would find.
+    results: dict[str, ResultRow | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return self.messages or self.letters or bool(self.results)
@@ -147,7 +158,7 @@ class Changes:
     def add(self, other: Changes) -> None:
         self.messages = self.messages or other.messages
         self.letters = self.letters or other.letters
-        self.results |= other.results
+        self.results.update(other.results)
 
 
 class Transaction:
@@ -177,6 +188,10 @@ class Transaction:
 
     def run(self, statement: Statement, **parameters: Any) -> int:
         """Execute; the number of rows it touched."""
+        return self.run_with(statement, parameters)
+
+    def run_with(self, statement: Statement, parameters: Mapping[str, Any]) -> int:
+        """As `run`, of parameters that are in a mapping already."""
         if statement.sql is None:
             statement.compile(self.database.engine.dialect)
         self.execute_text(*statement.expand(parameters))
@@ -281,7 +296,14 @@ class Database:
         Raises kombu's OperationalError after `patience_s` seconds. Other errors pass at once; whatever
         is raised, nothing was written.
         """
-        return self._persist(_Attempts(self, work).once, writes=True)
+        try:
+            result = self.write_once(work)
+        except Exception as error:
+            unknown = error if isinstance(error, _CommitUnknown) else None
+            return self._persist(_Attempts(self, work, unknown).once, True, _driver_error(error))
+        if self._away is not None:
+            self._note_answer(True)
+        return result
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on a connection that commits each statement by itself. Retries as `write` does."""
@@ -356,26 +378,35 @@ class Database:
             finally:
                 tx.cursor.close()
 
-    def _persist(self, attempt: Callable[[], T], writes: bool = False) -> T:
+    def _persist(
+        self, attempt: Callable[[], T], writes: bool = False, error: BaseException | None = None
+    ) -> T:
+        """Attempt until it succeeds or the time is up. `error` is what an attempt before this raised."""
         deadline = _real.monotonic() + self.patience_s
         pause = threading.Event()
         pause_s = 0.005
         while True:
-            try:
-                result = attempt()
-            except Exception as error:
-                if not self._worth_another(error):
-                    if isinstance(_driver_error(error), self._operational):
-                        raise self.unreachable(error, writes) from error
-                    raise
-                if _real.monotonic() + pause_s >= deadline:
-                    raise self.unreachable(error, writes) from error
-            else:
-                if self._away is not None:
-                    self._note_answer(writes)
-                return result
+            if error is None:
+                try:
+                    result = attempt()
+                except Exception as raised:
+                    error = raised
+                else:
+                    if self._away is not None:
+                        self._note_answer(writes)
+                    return result
+            self._raise_if_final(error, writes, is_late=_real.monotonic() + pause_s >= deadline)
+            error = None
             pause.wait(pause_s)
             pause_s = min(pause_s * 2, 0.5)
+
+    def _raise_if_final(self, error: BaseException, writes: bool, is_late: bool) -> None:
+        if not self._worth_another(error):
+            if isinstance(_driver_error(error), self._operational):
+                raise self.unreachable(error, writes) from error
+            raise error
+        if is_late:
+            raise self.unreachable(error, writes) from error
 
     def _worth_another(self, error: BaseException) -> bool:
         cause = _driver_error(error)
@@ -600,9 +631,12 @@ class _Attempts(Generic[T]):
 
     __slots__ = ("_database", "_unknown", "_work")
 
-    def __init__(self, database: Database, work: Callable[[Transaction], T]) -> None:
+    def __init__(
+        self, database: Database, work: Callable[[Transaction], T], unknown: _CommitUnknown | None
+    ) -> None:
         self._database, self._work = database, work
-        self._unknown: _CommitUnknown | None = None
+        #: What the attempt before ended with, if nobody can say whether it was committed.
+        self._unknown = unknown
 
     def once(self) -> T:
         unknown = self._unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +30,9 @@ class Results:
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
         results, bind = tables.results, sa.bindparam
         self._columns = tables.result_columns
+        self._values_of = attrgetter(*self._columns)
+        has_all = len(self._columns) == len(results.c) - 1
+        self._keeps_all = has_all and dialect.keeps_microseconds
         self._lengths = {"name": 155, "worker": 155, "queue": 155}
         rest = [name for name in self._columns if name != "task_id"]
         # As Celery: a result that is SUCCESS stays, whoever writes later.
@@ -64,6 +68,7 @@ class Results:
     def _run_statements(self, tables: Tables) -> None:
         runs, bind = tables.runs, sa.bindparam
         self._run_columns = [column.name for column in runs.c if column.name != "id"]
+        self._values_of_run = attrgetter(*self._run_columns)
         self._save_run = Statement(
             lambda: sa.insert(runs).values({name: bind(name) for name in self._run_columns}).inline()
         )
@@ -84,15 +89,17 @@ class Results:
         self._write(tx, self._save_unless_begun, row)
 
     def _write(self, tx: Transaction, statement: Statement, row: ResultRow) -> None:
-        values: dict[str, Any] = {name: getattr(row, name) for name in self._columns}
+        values: dict[str, Any] = dict(zip(self._columns, self._values_of(row), strict=True))
         for name, length in self._lengths.items():
             # SQLite takes any length, the others refuse: a long name must not lose the result.
             if values.get(name) is not None:
                 values[name] = values[name][:length]
         if row.date_done is None:
             values["date_done"] = _naive_now()
-        tx.run(statement, **values)
-        tx.changes.results.add(row.task_id)
+        written = tx.run_with(statement, values) == 1
+        # Not where a SUCCESS stayed, nor where the database keeps less of it than we gave.
+        is_whole = written and self._keeps_all and row.date_done is not None
+        tx.changes.results[row.task_id] = row if is_whole else None
 
     def save_corrupt(self, tx: Transaction, rows: Iterable[CorruptRow]) -> None:
         """FAILURE for messages that could not be read."""
@@ -127,7 +134,7 @@ class Results:
 
     def forget(self, tx: Transaction, task_id: str) -> None:
         tx.run(self._forget, id=task_id)
-        tx.changes.results.add(task_id)
+        tx.changes.results[task_id] = None
 
     def save_group(self, tx: Transaction, group_id: str, result: bytes) -> None:
         tx.run(self._save_group, taskset_id=group_id, result=result, date_done=_naive_now())
@@ -140,7 +147,7 @@ class Results:
         tx.run(self._delete_group, id=group_id)
 
     def save_run(self, tx: Transaction, run: RunRow) -> None:
-        tx.run(self._save_run, **{name: getattr(run, name) for name in self._run_columns})
+        tx.run_with(self._save_run, dict(zip(self._run_columns, self._values_of_run(run), strict=True)))
 
     def runs(self, tx: Transaction, task_id: str) -> list[RunRow]:
         rows: Sequence[Any] = tx.rows(self._runs, id=task_id)

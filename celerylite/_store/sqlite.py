@@ -26,6 +26,7 @@ class SQLite(Dialect):
     # with SQLITE_BUSY that no busy_timeout waits for.
     begin = "BEGIN IMMEDIATE"
     single_writer = True
+    may_lose_answers = False
 
     def url(self, url: sa.URL) -> sa.URL:
         url = url.set(drivername="sqlite")

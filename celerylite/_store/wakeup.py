@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from celerylite import _clock
-from celerylite._store import Watch
+from celerylite._store import ResultRow, Watch
 from celerylite._store.engine import Changes, Database, Transaction
 from celerylite._store.writer import Writer
 
@@ -109,9 +109,13 @@ class Wakeup:
             _call(self._letters)
         if changes.results and self._watches:
             with self._mutex:
-                woken = [w for task_id in changes.results for w in self._watches.get(task_id, ())]
-            for watch in woken:
-                watch.tell()
+                woken = [
+                    (w, row)
+                    for task_id, row in changes.results.items()
+                    for w in self._watches.get(task_id, ())
+                ]
+            for watch, row in woken:
+                watch.tell(row)
 
     def announce_everything(self) -> None:
         """Something changed and nobody knows what: everybody looks."""
@@ -206,7 +210,7 @@ class Wakeup:
             if changed:
                 self.announce(Changes(messages=True, letters=True))
             if done:
-                self.announce(Changes(results=done))
+                self.announce(Changes(results=dict.fromkeys(done)))
             return changed or bool(done)
 
         return look
@@ -234,7 +238,7 @@ class Wakeup:
         if rest == "*":
             self.announce_everything()
         elif kind == "r":
-            self.announce(Changes(results=set(json.loads(rest))))
+            self.announce(Changes(results=dict.fromkeys(json.loads(rest))))
         else:
             self.announce(Changes(messages=kind == "m", letters=kind == "l"))
 
@@ -253,8 +257,10 @@ class _EventWatch(Watch):
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.row = None
 
-    def tell(self) -> None:
+    def tell(self, row: ResultRow | None = None) -> None:
+        self.row = row
         self._event.set()
 
     def wait(self, timeout: float | None = None) -> bool:

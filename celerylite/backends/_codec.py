@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from kombu.serialization import dumps, loads
 from kombu.utils.encoding import ensure_bytes
 
 from celerylite import _state, states
+from celerylite._message import deserialised, serialised
 from celerylite.backends import _exceptions
 from celerylite.backends._compression import compress_payload, decompress_payload
 from celerylite.result import ResultBase
@@ -41,19 +41,18 @@ class Codec:
         return compress_payload(payload, self.compression) if self.compression else payload
 
     def _encode(self, data: Any) -> tuple[str, str, Any]:
-        encoded: tuple[str, str, Any] = dumps(data, serializer=self.serializer)
-        return encoded
+        return serialised(data, self.serializer)
 
     def decode(self, payload: Any) -> Any:
         """What `payload` holds; raises kombu's DecodeError and ContentDisallowed."""
         if payload is None:
             return None
         # Whatever is set now: it may have been compressed by another process, or before the setting changed.
-        return loads(
+        return deserialised(
             decompress_payload(payload or str(payload)),
-            content_type=self.content_type,
-            content_encoding=self.content_encoding,
-            accept=self.accept,
+            self.content_type,
+            self.content_encoding,
+            self.accept,
         )
 
     def encode_result(self, result: Any, state: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import ensure_bytes
@@ -67,7 +67,6 @@ class DatabaseBackend(BaseBackend):
         self._store.save_result(row)
 
     def _row(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> ResultRow:
-        done = None if state in states.READY_STATES else _clock.utcnow()
         fields: dict[str, Any] = {}
         if request is not None and self.extended_result:
             fields = self._extended_columns(request)
@@ -78,7 +77,7 @@ class DatabaseBackend(BaseBackend):
             result=ensure_bytes(self.encode(result)),
             traceback=traceback,
             children=ensure_bytes(self.encode(children)) if children else None,
-            date_done=(done or _clock.utcnow()).astimezone(UTC).replace(tzinfo=None),
+            date_done=_clock.utcnow().replace(tzinfo=None),
             **fields,
         )
 
@@ -159,7 +158,7 @@ class DatabaseBackend(BaseBackend):
         end = None if timeout is None else _clock.monotonic() + timeout
         with self._store.watch(task_id) as watch:
             while True:
-                meta = self.get_task_meta(task_id)
+                meta = self.get_task_meta(task_id) if watch.row is None else self._meta(watch.row)
                 if meta["status"] in states.READY_STATES:
                     return meta
                 if on_interval:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 
+from celerylite import _clock
 from celerylite.utils.log import get_logger
 
 __all__ = ("ThreadPool",)
@@ -14,23 +15,38 @@ logger = get_logger(__name__)
 
 Job = Callable[[], None]
 
+#: Threads take real time, whatever clock a test has put in place.
+_real = _clock.Clock()
+
+#: Seconds that a job is left to the threads that run already.
+_PATIENCE_S = 0.001
+
 
 class ThreadPool:
     """Up to `limit` daemon threads, started one by one as jobs need them. Thread-safe.
+
+    Each thread that works competes with the others for the interpreter: ten that share a thousand short jobs
+    take twice the time of one. So a job that comes while others run is left to their threads for a
+    millisecond. One idle thread stands by meanwhile; if they do not get to the job, it begins, and wakes
+    another for the job behind. So long jobs run at once all the same.
 
     A job beyond the limit waits for a thread. Daemon threads, because a task that never ends must not
     keep the program from ending.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, patience_s: float = _PATIENCE_S) -> None:
         self._name = name
         self._limit = limit
-        self._mutex = threading.Lock()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._patience_s = patience_s
+        self._changed = threading.Condition(threading.Lock())
+        #: When each job was given, and the job.
+        self._jobs: deque[tuple[float, Job]] = deque()
         self._threads: set[threading.Thread] = set()
-        #: Jobs that were given and have not ended.
-        self._unfinished = 0
         self._started = 0
+        self._busy = 0
+        self._idle = 0
+        #: A thread stands by for the first of the jobs.
+        self._watched = False
         self._stopped = False
 
     def submit(self, job: Job) -> None:
@@ -41,19 +57,22 @@ class ThreadPool:
         if self._stopped:
             # The last words of what was interrupted by the stop: a thread that ends with them.
             threading.Thread(target=job, name=f"{self._name}-late", daemon=True).start()
-        elif self._has_thread_for_one_more():
-            self._jobs.put(job)
-        else:
-            job()
+            return
+        with self._changed:
+            self._jobs.append((_real.monotonic(), job))
+            if not self._watched:
+                self._call_one()
+            if self._threads:
+                return
+            self._jobs.pop()
+        job()
 
-    def _has_thread_for_one_more(self) -> bool:
-        with self._mutex:
-            self._unfinished += 1
-            # Not "is one idle": a job that had to wait for a thread is taken by one that was never idle.
-            if len(self._threads) < min(self._unfinished, self._limit):
-                self._grow()
-            self._unfinished -= not self._threads
-            return bool(self._threads)
+    def _call_one(self) -> None:
+        """Have a thread look at the jobs: an idle one, or a new one."""
+        if self._idle:
+            self._changed.notify()
+        elif len(self._threads) < self._limit:
+            self._grow()
 
     def _grow(self) -> None:
         self._started += 1
@@ -66,24 +85,23 @@ class ThreadPool:
 
     def replace_one(self) -> None:
         """Allow one thread more: one of them was given up and does not count any more."""
-        with self._mutex:
+        with self._changed:
             self._limit += 1
+            if self._jobs:
+                self._call_one()
 
     def resize(self, limit: int) -> None:
         """Change the number of threads; those too many end when their job does."""
-        with self._mutex:
-            surplus = len(self._threads) - limit
+        with self._changed:
             self._limit = limit
-        for _ in range(max(0, surplus)):
-            self._jobs.put(None)
+            self._changed.notify_all()
+            if self._jobs:
+                self._call_one()
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                if self._is_surplus():
-                    return
-                continue
+        goes_on = False
+        while (job := self._next(goes_on)) is not None:
+            goes_on = True
             try:
                 job()
             except BaseException:
@@ -92,24 +110,54 @@ class ThreadPool:
                     "Unhandled error in thread %s", threading.current_thread().name, exc_info=True
                 )
             del job
-            with self._mutex:
-                self._unfinished -= 1
+
+    def _next(self, goes_on: bool) -> Job | None:
+        """The next job of the calling thread, which `goes_on` from another; None when it is to end."""
+        with self._changed:
+            self._busy -= goes_on
+            while not self._is_surplus():
+                left = self._left() if self._jobs else None
+                if left is not None and (goes_on or self._busy <= 0 or left <= 0):
+                    return self._take()
+                goes_on = False
+                self._wait(left)
+            return None
+
+    def _left(self) -> float:
+        """Seconds that the first job is still left to those who work."""
+        return self._jobs[0][0] + self._patience_s - _real.monotonic()
+
+    def _wait(self, seconds: float | None) -> None:
+        stands_by = seconds is not None and not self._watched
+        self._watched = self._watched or stands_by
+        self._idle += 1
+        self._changed.wait(seconds if stands_by else None)
+        self._idle -= 1
+        if stands_by:
+            self._watched = False
+
+    def _take(self) -> Job:
+        job = self._jobs.popleft()[1]
+        self._busy += 1
+        if self._jobs and not self._watched:
+            self._call_one()
+        return job
 
     def _is_surplus(self) -> bool:
-        """Whether this thread is to end; then it does not count any more."""
-        with self._mutex:
-            surplus = self._stopped or len(self._threads) > self._limit
-            if surplus:
-                self._threads.discard(threading.current_thread())
-            return surplus
+        """Whether the calling thread is to end; then it does not count any more."""
+        surplus = (self._stopped and not self._jobs) or len(self._threads) > self._limit
+        if surplus:
+            self._threads.discard(threading.current_thread())
+            if self._jobs:
+                self._call_one()
+        return surplus
 
     def stop(self, timeout: float = 5.0) -> bool:
         """End the threads after what they do now; False when one did not end in `timeout` seconds."""
-        with self._mutex:
+        with self._changed:
             self._stopped = True
             threads = list(self._threads)
-        for _ in threads:
-            self._jobs.put(None)
+            self._changed.notify_all()
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(timeout)
