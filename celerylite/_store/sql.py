@@ -38,9 +38,10 @@ from celerylite._store import (
     Watch,
     WorkerRow,
 )
+from celerylite._store.changes import Changes, payloads
 from celerylite._store.chords import Chords
 from celerylite._store.control import Control
-from celerylite._store.engine import Changes, Database, Statement, Transaction, payloads
+from celerylite._store.engine import Database, Statement, Transaction
 from celerylite._store.messages import Messages, row_of, token_owner
 from celerylite._store.periodic import Periodic
 from celerylite._store.places import Places
