@@ -30,7 +30,7 @@ _LETTER_S = 300.0
 
 
 class Scheduling(Store):
-    """What `SqlStore` does for the schedule; it hands over the tables and inserts the messages."""
+    """What `SqlStore` does for the schedule; the tables, and how a message is inserted, are its own."""
 
     database: Database
     _writer: Writer

@@ -303,7 +303,7 @@ class SqlStore(Scheduling):
         for row in results:
             if row.task_id not in lost:
                 self._results.save(tx, row)
-        for delivery in deliveries if limits else ():
+        for delivery in deliveries:
             limit = limits.get(delivery.row) if limits else None
             if limit is not None:
                 # It takes what finds no place out of `held`, before this transaction is committed.

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celerylite import _clock
 from celerylite._lazy import lazy_module
-from celerylite._store import (
-    ClaimLost,
-    Delivery,
-    Store,
-    WorkerRow,
-    this_process,
-)
+from celerylite._store import ClaimLost, Delivery, Store, WorkerRow, this_process
 from celerylite._store.processes import is_gone
 from celerylite.exceptions import WorkerLostError
 from celerylite.utils import uuid
@@ -244,7 +238,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         again = delivery is not None and x.task is not None and x.task.acks_late
         fate = "it will be delivered again" if again else "it is kept as FAILURE (WorkerLostError)"
         logger.warning("stopping: %s[%s] did not end in time, %s", x.name, x.id, fate)
-        if delivery is None or x.task is None or not x.task.acks_late:
+        if delivery is None or not again:
             self.decide(x, WorkerLostError(f"Worker stopped while {x.name}[{x.id}] was running"))
         elif self.take_decision(x, abandon=True):
             _settlement.patiently(lambda: self.store.give_back([delivery]), self._stopping)

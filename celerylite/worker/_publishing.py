@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from celerylite import _clock
 from celerylite._message import Message
-from celerylite._store import Claim, Delivery, Duplicate, Outgoing, Published, holders
+from celerylite._store import Claim, Delivery, Done, Duplicate, Outgoing, Published, holders
 from celerylite.worker._places import is_limited
 from celerylite.worker._slots import Kind, Place
 
@@ -53,9 +53,7 @@ class Publishing:
         self.published(outgoing, deliveries)
         return holders(deliveries)
 
-    def publish_soon(
-        self, messages: Sequence[Message], done: Callable[[dict[str, str] | None, BaseException | None], None]
-    ) -> None:
+    def publish_soon(self, messages: Sequence[Message], done: Done[dict[str, str]]) -> None:
         """As `publish`, without blocking: `done` is told when the messages are committed."""
         outgoing = [self.outgoing(message) for message in messages]
 
