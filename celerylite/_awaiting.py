@@ -7,13 +7,15 @@ import threading
 from asyncio import get_running_loop, to_thread
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
+
+if TYPE_CHECKING:
+    from celerylite._store import Done
 
 __all__ = ("get_running_loop", "in_thread", "to_thread", "told")
 
 T = TypeVar("T")
-Done = Callable[["T | None", "BaseException | None"], None]
 
 
 async def told(begin: Callable[[Done[T]], None]) -> T:

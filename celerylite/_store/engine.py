@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
-from importlib import import_module
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Generic, TypeVar, cast
 
@@ -19,25 +17,17 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.pool import NullPool
 
 from celerylite import _clock
-from celerylite._store import ResultRow, lostfile, schema
-from celerylite._store.dialect import Dialect
+from celerylite._store import address, lostfile, schema
+from celerylite._store.changes import Changes, payloads
 from celerylite._store.lostfile import FileGone
 from celerylite.exceptions import ImproperlyConfigured
 
-__all__ = ("Changes", "Database", "Proof", "Statement", "Transaction", "chunks", "payloads")
+__all__ = ("Changes", "Database", "Proof", "Statement", "Transaction", "chunks")
 
 T = TypeVar("T")
 #: A database answers in real time, whatever clock a test has put in place.
 _real = _clock.Clock()
 logger = logging.getLogger("celery.store")
-
-#: Where each database's differences are; loaded with its driver when it is used.
-_DIALECTS = {
-    "sqlite": ("celerylite._store.sqlite", "SQLite", ""),
-    "postgresql": ("celerylite._store.postgresql", "PostgreSQL", "postgresql"),
-    "mysql": ("celerylite._store.mysql", "MySQL", "mysql"),
-    "mariadb": ("celerylite._store.mysql", "MySQL", "mysql"),
-}
 
 #: Where SQLAlchemy leaves room for the values of `IN`.
 _IN = re.compile(r"__\[POSTCOMPILE_(\w+?)(?:~~.*?)?\]")
@@ -142,25 +132,6 @@ class Statement:
         return converted
 
 
-@dataclass(slots=True)
-class Changes:
-    """What a transaction changed that somebody may wait for."""
-
-    #: Messages became READY (or are due soon).
-    messages: bool = False
-    letters: bool = False
-    #: Ids of results that were written, each with its row where that is surely what a reader would find.
-    results: dict[str, ResultRow | None] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return self.messages or self.letters or bool(self.results)
-
-    def add(self, other: Changes) -> None:
-        self.messages = self.messages or other.messages
-        self.letters = self.letters or other.letters
-        self.results.update(other.results)
-
-
 class Transaction:
     """Statements on one connection. Used by one thread at a time."""
 
@@ -251,8 +222,8 @@ class Database:
     ) -> None:
         if durability not in ("normal", "full"):
             raise ImproperlyConfigured(f"durability: expected 'normal' or 'full', got {durability!r}")
-        parsed = _parse(url)
-        self.dialect = _load_dialect(parsed.get_backend_name())
+        parsed = address.parse(url)
+        self.dialect = address.load_dialect(parsed.get_backend_name())
         self.url = self.dialect.url(parsed)
         self.durability = durability
         self.patience_s = patience_s
@@ -260,7 +231,7 @@ class Database:
         self.memory = self.dialect.in_memory(self.url)
         #: Called with the SQL before each statement; tests raise in it.
         self.on_statement: Callable[[str], None] | None = None
-        options = _usable(engine_options or {})
+        options = address.usable(engine_options or {})
         for name, value in self.dialect.engine_options(self.url).items():
             options[name] = {**value, **options.get(name, {})} if isinstance(value, dict) else value
         options.setdefault("poolclass", NullPool)
@@ -675,60 +646,6 @@ def _driver_error(error: BaseException) -> BaseException:
     if isinstance(error, _CommitUnknown) and error.__cause__ is not None:
         return error.__cause__
     return error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-
-
-def payloads(changes: Changes, sender: str = "") -> dict[str, str]:
-    """What listeners are told, at most 8000 bytes each: sender, kind, and the ids of results."""
-    found = {}
-    if changes.messages:
-        found["messages"] = f"{sender}:m:"
-    if changes.letters:
-        found["letters"] = f"{sender}:l:"
-    if changes.results:
-        ids = json.dumps(sorted(changes.results))
-        # "*" makes every watcher look.
-        found["results"] = f"{sender}:r:{ids if len(ids) < 7500 else '*'}"
-    return found
-
-
-_CORRECT_IT = "correct result_backend, database_url or the variable CELERYLITE_DATABASE"
-
-
-def _parse(url: str) -> sa.URL:
-    text = url.removeprefix("db+")
-    try:
-        parsed = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError) as error:
-        raise ImproperlyConfigured(
-            f"database: expected a URL such as 'sqlite:///jobs.db', got {url!r}; {_CORRECT_IT}"
-        ) from error
-    if parsed.get_backend_name() not in _DIALECTS:
-        raise ImproperlyConfigured(
-            f"database: expected one of {', '.join(_DIALECTS)}, got {parsed.get_backend_name()!r} "
-            f"in {parsed.render_as_string()!r}; {_CORRECT_IT}"
-        )
-    return parsed
-
-
-def _load_dialect(name: str) -> Dialect:
-    # The one place that loads a driver: each is an extra that may not be installed.
-    module, class_name, extra = _DIALECTS[name]
-    try:
-        dialect: Dialect = getattr(import_module(module), class_name)()
-    except ImportError as error:
-        raise ImproperlyConfigured(
-            f"database {name}: expected its driver to be installed, got {error}; "
-            f"run: pip install 'celerylite[{extra}]'"
-        ) from error
-    return dialect
-
-
-def _usable(options: Mapping[str, Any]) -> dict[str, Any]:
-    # As Celery: what belongs to a connection pool has no meaning with NullPool.
-    refused = {"max_overflow", "echo_pool", "isolation_level"}
-    return {
-        name: value for name, value in options.items() if not name.startswith("pool") and name not in refused
-    }
 
 
 def chunks(values: Iterable[T], size: int) -> Iterable[list[T]]:

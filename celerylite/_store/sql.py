@@ -15,7 +15,6 @@ from kombu.exceptions import OperationalError
 from celerylite import _clock
 from celerylite._call_keys import UNIQUE
 from celerylite._store import (
-    SCHEDULE_TOPIC,
     ChordPart,
     Claimed,
     Delivery,
@@ -26,26 +25,24 @@ from celerylite._store import (
     Limit,
     MessageState,
     Outgoing,
-    Overlap,
-    PeriodicRow,
     Published,
     ResultRow,
     RunRow,
     Settlement,
-    Store,
-    Ticked,
     Waiting,
     Watch,
     WorkerRow,
 )
+from celerylite._store.changes import Changes, payloads
 from celerylite._store.chords import Chords
 from celerylite._store.control import Control
-from celerylite._store.engine import Changes, Database, Statement, Transaction, payloads
+from celerylite._store.engine import Database, Statement, Transaction
 from celerylite._store.messages import Messages, row_of, token_owner
 from celerylite._store.periodic import Periodic
 from celerylite._store.places import Places
 from celerylite._store.prune import Pruning
 from celerylite._store.results import Results
+from celerylite._store.scheduling import Scheduling
 from celerylite._store.schema import Tables
 from celerylite._store.unique import Unique, has_key
 from celerylite._store.wakeup import Wakeup
@@ -56,9 +53,6 @@ from celerylite.exceptions import ClaimLost, ImproperlyConfigured
 __all__ = ("SqlStore", "open_store")
 
 T = TypeVar("T")
-
-#: Seconds for which processes can read that the schedule was edited; they look now and then anyway.
-_LETTER_S = 300.0
 
 
 def open_store(
@@ -101,7 +95,7 @@ _open_stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
 _resting: list[SqlStore] = []
 
 
-class SqlStore(Store):
+class SqlStore(Scheduling):
     """SQLite, PostgreSQL, MySQL and MariaDB behind one class."""
 
     def __init__(self, database: Database, tables: Tables, lease_s: float, window_s: float) -> None:
@@ -309,7 +303,7 @@ class SqlStore(Store):
         for row in results:
             if row.task_id not in lost:
                 self._results.save(tx, row)
-        for delivery in deliveries if limits else ():
+        for delivery in deliveries:
             limit = limits.get(delivery.row) if limits else None
             if limit is not None:
                 # It takes what finds no place out of `held`, before this transaction is committed.
@@ -509,109 +503,6 @@ class SqlStore(Store):
     def letters(self, topics: Collection[str]) -> list[Letter]:
         return self.database.read(lambda tx: self._control.letters(tx, topics))
 
-    # -- beat ---------------------------------------------------------------------------------------
-
-    def tick(
-        self,
-        entry: str,
-        due_at: float,
-        outgoing: Sequence[Outgoing],
-        *,
-        ran_at: float | None = None,
-        next_run_at: float | None = None,
-        overlap: Overlap = Overlap.ALLOW,
-        is_busy: bool = False,
-        app: str | None = None,
-    ) -> Ticked:
-        at = _clock.time() if ran_at is None else ran_at
-
-        def take(tx: Transaction) -> Ticked:
-            if not self._periodic.take(tx, entry, due_at):
-                return Ticked.ELSEWHERE
-            # The entry may be new, or removed by a program that does not know it.
-            self._periodic.add(tx, PeriodicRow(name=entry, app=app))
-            self._periodic.ran(tx, entry, at, next_run_at)
-            if overlap is not Overlap.ALLOW and (is_busy or self._is_busy(tx, entry)):
-                if overlap is Overlap.BUFFER_ONE:
-                    self._periodic.buffer(tx, entry, due_at)
-                return Ticked.HELD_BACK
-            self._send(tx, entry, outgoing)
-            return Ticked.PUBLISHED
-
-        return self._writer.run(take)
-
-    def _is_busy(self, tx: Transaction, entry: str) -> bool:
-        task_id, buffered_at = self._periodic.last_sent(tx, entry)
-        if buffered_at is not None:
-            return True
-        return task_id is not None and self._messages.is_outstanding(tx, task_id)
-
-    def _send(self, tx: Transaction, entry: str, outgoing: Sequence[Outgoing]) -> None:
-        if outgoing:
-            first = self._insert(tx, [Outgoing(message=each.message) for each in outgoing], may_raise=False)[
-                0
-            ]
-            sent = first.holder if isinstance(first, Duplicate) else outgoing[0].message.id
-            self._periodic.sent(tx, entry, sent)
-
-    def tick_buffered(self, entry: str, due_at: float, outgoing: Sequence[Outgoing]) -> bool:
-        def take(tx: Transaction) -> bool:
-            task_id, buffered_at = self._periodic.last_sent(tx, entry)
-            if buffered_at != due_at or (task_id and self._messages.is_outstanding(tx, task_id)):
-                return False
-            if not self._periodic.unbuffer(tx, entry, due_at):
-                return False
-            self._send(tx, entry, outgoing)
-            return True
-
-        return self._writer.run(take)
-
-    def is_outstanding(self, task_id: str) -> bool:
-        self._writer.flush()
-        return self.database.read(lambda tx: self._messages.is_outstanding(tx, task_id))
-
-    def periodic(self, names: Collection[str] | None = None) -> dict[str, PeriodicRow]:
-        if names is None:
-            return self.database.read(self._periodic.all)
-        return self.database.read(lambda tx: self._periodic.some(tx, names))
-
-    def add_periodic(self, rows: Sequence[PeriodicRow]) -> set[str]:
-        def add(tx: Transaction) -> set[str]:
-            added = {row.name for row in rows if self._periodic.add(tx, row)}
-            if any(row.spec is not None for row in rows if row.name in added):
-                self._tell_of_edit(tx)
-            return added
-
-        return self._writer.run(add)
-
-    def edit_periodic(self, name: str, **columns: Any) -> bool:
-        if "enabled" in columns:
-            columns["enabled"] = int(columns["enabled"])
-
-        def edit(tx: Transaction) -> bool:
-            self._tell_of_edit(tx)
-            return self._periodic.edit(tx, name, columns)
-
-        return self._writer.run(edit)
-
-    def delete_periodic(self, name: str) -> bool:
-        def delete(tx: Transaction) -> bool:
-            self._tell_of_edit(tx)
-            return self._periodic.delete(tx, name)
-
-        return self._writer.run(delete)
-
-    def _tell_of_edit(self, tx: Transaction) -> None:
-        # A letter, because that is what every process looks for on every database.
-        self._control.post(tx, SCHEDULE_TOPIC, "", _clock.time() + _LETTER_S)
-
-    def clock_offset(self) -> float:
-        if self.database.dialect.single_writer:
-            return 0.0
-        before = _clock.time()
-        theirs = self.database.read(self._workers.now)
-        return theirs - (before + _clock.time()) / 2
-
     # -- upkeep -------------------------------------------------------------------------------------
 
     def prune(self, results_before: float | None, runs_before: float | None, batch: int = 1000) -> int:
@@ -619,6 +510,13 @@ class SqlStore(Store):
         for work in self._pruning.steps(results_before, runs_before, batch):
             removed += self._writer.run(work)
         return removed
+
+    def clock_offset(self) -> float:
+        if self.database.dialect.single_writer:
+            return 0.0
+        before = _clock.time()
+        theirs = self.database.read(self._workers.now)
+        return theirs - (before + _clock.time()) / 2
 
     def on_new_messages(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._wakeup.on_messages(callback)

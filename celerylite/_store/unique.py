@@ -79,9 +79,8 @@ class Unique:
             tx.run(self._note, unique_key=header["key"], task=outgoing.message.id, row=row)
             return delivery
         if not outgoing.may_drop:
-            return self._messages.insert(tx, [replace(outgoing, message=_marked(outgoing.message, holder))])[
-                0
-            ]
+            marked = replace(outgoing, message=_marked(outgoing.message, holder))
+            return self._messages.insert(tx, [marked])[0]
         if may_raise and header.get("raise"):
             raise AlreadyQueued(header["key"], holder)
         return Duplicate(task_id=outgoing.message.id, holder=holder)
@@ -159,6 +158,7 @@ class Unique:
             new = {"new_task_id": message.id, "new_message": 0, "new_until": until}
             if tx.run(self._replace, unique_key=key, old_task=holder, old_message=row, **new) == 1:
                 return None
+        # Somebody else was always first, so it is held; who was seen last may have gone meanwhile.
         return str(holder)
 
 

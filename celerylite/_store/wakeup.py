@@ -13,7 +13,8 @@ from typing import Any
 
 from celerylite import _clock
 from celerylite._store import ResultRow, Watch
-from celerylite._store.engine import Changes, Database, Transaction
+from celerylite._store.changes import Changes
+from celerylite._store.engine import Database, Transaction
 from celerylite._store.writer import Writer
 
 __all__ = ("Wakeup",)

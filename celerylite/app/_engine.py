@@ -79,6 +79,7 @@ class Engine:
         return self._store
 
     def _opened_store(self) -> Store:
+        # For a thread beside the loop: what opens it is the property, and that blocks.
         return self.store
 
     def _open_store(self) -> Store:

@@ -15,7 +15,9 @@ from celerylite._lazy import lazy_module
 from celerylite._outbox import Outbox
 from celerylite._request import Context
 from celerylite._request import actual_ignore_result as get_actual_ignore_result
+from celerylite.app import _task_options
 from celerylite.app._replace import prepare_replacement
+from celerylite.app._task_options import extract_exec_options
 from celerylite.app.annotations import resolve_all as resolve_all_annotations
 from celerylite.app.autoretry import merged_arguments
 from celerylite.app.registry import _unpickle_task_v2
@@ -23,7 +25,7 @@ from celerylite.app.utils import appstr
 from celerylite.canvas import signature
 from celerylite.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from celerylite.result import AsyncResult, denied_join_result
-from celerylite.utils import abstract, deprecated, uuid
+from celerylite.utils import abstract, uuid
 from celerylite.utils.functional import maybe_list
 from celerylite.utils.serialization import raise_with_context
 from celerylite.utils.threads import LocalStack
@@ -60,41 +62,6 @@ __all__ = ("Context", "Task", "TaskType", "extract_exec_options", "get_actual_ig
 
 #: Celery's name for the metaclass that tasks once had.
 TaskType = type
-
-#: Options of a task that are options of each of its calls too.
-_CALL_OPTIONS = (
-    "queue",
-    "routing_key",
-    "exchange",
-    "priority",
-    "expires",
-    "serializer",
-    "delivery_mode",
-    "compression",
-    "time_limit",
-    "soft_time_limit",
-    "immediate",
-    "mandatory",
-)
-
-#: Attributes that say where calls go. As Celery: they count, with a warning that routes are meant for this.
-_ROUTING_ATTRIBUTES = ("queue", "exchange", "exchange_type", "routing_key", "delivery_mode", "priority")
-
-
-def extract_exec_options(task: Any) -> dict[str, Any]:
-    """The calling options that `task` sets for every call."""
-    found = ((name, getattr(task, name, None)) for name in _CALL_OPTIONS)
-    return {name: value for name, value in found if value is not None}
-
-
-def _warn_of_routing_attributes(cls: type[Any]) -> None:
-    for name in ("queue", "exchange", "exchange_type", "routing_key", "delivery_mode", "priority"):
-        if name in vars(cls):
-            deprecated.warn(
-                description=f"The {name!r} task attribute",
-                removal="6.0",
-                alternative="Use the task_routes setting instead.",
-            )
 
 
 class _AppOfClass:
@@ -199,23 +166,7 @@ class Task(_Parametrised[P, R]):
     #: Set by `retry(max_retries=...)` for the retries that follow by themselves.
     override_max_retries: int | None
 
-    from_config = (
-        ("serializer", "task_serializer"),
-        ("rate_limit", "task_default_rate_limit"),
-        ("priority", "task_default_priority"),
-        ("time_limit", "task_time_limit"),
-        ("soft_time_limit", "task_soft_time_limit"),
-        ("track_started", "task_track_started"),
-        ("acks_late", "task_acks_late"),
-        ("acks_on_failure_or_timeout", "task_acks_on_failure_or_timeout"),
-        ("acks_on_failure", "task_acks_on_failure"),
-        ("acks_on_timeout", "task_acks_on_timeout"),
-        ("reject_on_worker_lost", "task_reject_on_worker_lost"),
-        ("retry_on_worker_lost", "task_retry_on_worker_lost"),
-        ("ignore_result", "task_ignore_result"),
-        ("store_eager_result", "task_store_eager_result"),
-        ("store_errors_even_if_ignored", "task_store_errors_even_if_ignored"),
-    )
+    from_config = _task_options.FROM_CONFIG
 
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
@@ -227,34 +178,16 @@ class Task(_Parametrised[P, R]):
         was_bound, cls.__bound__ = cls.__bound__, True
         cls._app = app
         cls._exec_options = None
-        if not was_bound:
-            cls._warn_of_routing()
         if cls.typing is None:
             cls.typing = app.strict_typing
         if not was_bound:
-            _warn_of_routing_attributes(cls)
-        for name, setting in cls.from_config:
-            if getattr(cls, name, None) is None:
-                setattr(cls, name, app.conf[setting])
-        on_either = cls.acks_on_failure_or_timeout
-        for name in ("acks_on_failure", "acks_on_timeout"):
-            if getattr(cls, name) is None:
-                setattr(cls, name, True if on_either is None else on_either)
+            _task_options.warn_of_routing(cls)
+        _task_options.fill_in(cls, app.conf)
         if not was_bound:
             cls.annotate()
             cls.request_stack = LocalStack()
         cls.on_bound(app)
         return app
-
-    @classmethod
-    def _warn_of_routing(cls) -> None:
-        for name in _ROUTING_ATTRIBUTES:
-            if name in vars(cls):
-                deprecated.warn(
-                    description=f"The {name!r} task attribute",
-                    removal="6.0",
-                    alternative="Use the task_routes setting instead.",
-                )
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:

@@ -19,16 +19,11 @@ _LOOK_S = 0.25
 _CELLS = 30
 
 
-def is_watched(quiet: bool) -> bool:
-    """Whether somebody sees the standard error. It is where bars go: standard output is for results."""
-    return not quiet and sys.stderr.isatty()
-
-
 @contextmanager
 def bar(length: int, label: str, *, quiet: bool = False) -> Iterator[Any]:
     """A bar of `length` steps; call `update(n)` of what is yielded. Hidden where nobody watches."""
     with click.progressbar(
-        length=length, label=label, file=sys.stderr, hidden=not is_watched(quiet) or length == 0
+        length=length, label=label, file=sys.stderr, hidden=not _is_watched(quiet) or length == 0
     ) as shown:
         yield shown
 
@@ -38,19 +33,28 @@ def wait_for(result: Any, *, quiet: bool = False) -> Any:
 
     A task that calls ``update_state(meta={"current": 3, "total": 10})`` gets a bar.
     """
-    if not is_watched(quiet):
+    if not _is_watched(quiet):
         return result.get()
-    begun = _clock.monotonic()
     try:
-        while True:
-            try:
-                return result.get(timeout=_LOOK_S)
-            except TimeoutError:
-                if result.ready():
-                    raise  # The task's own.
-            _show(_described(result.state, result.info, _clock.monotonic() - begun))
+        return _shown_until_ready(result)
     finally:
         _show("")
+
+
+def _shown_until_ready(result: Any) -> Any:
+    begun = _clock.monotonic()
+    while True:
+        try:
+            return result.get(timeout=_LOOK_S)
+        except TimeoutError:
+            if result.ready():
+                raise  # The task's own.
+        _show(_described(result.state, result.info, _clock.monotonic() - begun))
+
+
+def _is_watched(quiet: bool) -> bool:
+    """Whether somebody sees the standard error. It is where bars go: standard output is for results."""
+    return not quiet and sys.stderr.isatty()
 
 
 def _show(line: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 from kombu.utils.json import dumps
@@ -87,10 +88,13 @@ def _described(type_: str) -> Iterator[tuple[str, str]]:
 
 def _complete(type_: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        names = [*_commands(type_), *(_FOR_NOBODY if type_ == "control" else ())]
-        return sorted(name for name in names if name.startswith(incomplete))
+        return [name for name in _names(type_) if name.startswith(incomplete)]
 
     return complete
+
+
+def _names(type_: str) -> list[str]:
+    return sorted([*_commands(type_), *(_FOR_NOBODY if type_ == "control" else ())])
 
 
 def _commands(type_: str) -> dict[str, controller_info_t]:
@@ -99,10 +103,8 @@ def _commands(type_: str) -> dict[str, controller_info_t]:
 
 def _verify(type_: str, command: str) -> None:
     if command not in _commands(type_):
-        known = sorted([*_commands(type_), *(_FOR_NOBODY if type_ == "control" else ())])
-        raise click.UsageError(
-            f"Command {command} not recognized. Available {type_} commands: {', '.join(known)}"
-        )
+        known = ", ".join(_names(type_))
+        raise click.UsageError(f"Command {command} not recognized. Available {type_} commands: {known}")
 
 
 def _arguments(command: str, args: Sequence[str]) -> dict[str, Any]:
@@ -244,7 +246,8 @@ def _tell_the_database(ctx: click.Context, command: str, json: bool) -> None:
         ctx.obj.echo(f"{told.done}: {', '.join(ctx.args)}")
 
 
-class _ForNobody(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ForNobody:
     """A command of ours which the database carries out, so that it works also while no process lives."""
 
     noun: str
@@ -256,15 +259,21 @@ class _ForNobody(NamedTuple):
 #: By the name of the method of `app.control`.
 _FOR_NOBODY = {
     "pause_queue": _ForNobody(
-        "queue",
-        "<queue> [queue2 [...]]",
-        "Have no process take from a queue, until resume_queue.",
-        "paused for all processes",
+        noun="queue",
+        signature="<queue> [queue2 [...]]",
+        help="Have no process take from a queue, until resume_queue.",
+        done="paused for all processes",
     ),
     "resume_queue": _ForNobody(
-        "queue", "<queue> [queue2 [...]]", "End the pause of a queue.", "resumed for all processes"
+        noun="queue",
+        signature="<queue> [queue2 [...]]",
+        help="End the pause of a queue.",
+        done="resumed for all processes",
     ),
     "retry_task": _ForNobody(
-        "task id", "<id> [id2 [...]]", "Send a call that has ended again, with its arguments.", "sent again"
+        noun="task id",
+        signature="<id> [id2 [...]]",
+        help="Send a call that has ended again, with its arguments.",
+        done="sent again",
     ),
 }

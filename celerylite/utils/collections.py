@@ -309,10 +309,10 @@ class ConfigurationView(ChainMap, AttributeDictMixin):
                 value = _look_up(mapping, names)
                 if value is not _ABSENT:
                     return value
-        names = self._to_keys(key)
         try:
             return self.__missing__(key)
         except KeyError:
+            names = self._to_keys(key)
             if self.prefix and len(names) > 1:
                 message = f"Key not found: {names[1]!r} (with prefix: {names[0]!r})"
                 raise KeyError(message) from None

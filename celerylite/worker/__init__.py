@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celerylite import _clock
 from celerylite._lazy import lazy_module
-from celerylite._message import Message
-from celerylite._store import (
-    Claim,
-    ClaimLost,
-    Delivery,
-    Duplicate,
-    Outgoing,
-    Published,
-    Store,
-    WorkerRow,
-    holders,
-    this_process,
-)
+from celerylite._store import ClaimLost, Delivery, Store, WorkerRow, this_process
 from celerylite._store.processes import is_gone
-from celerylite.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celerylite.exceptions import WorkerLostError
 from celerylite.utils import uuid
 from celerylite.utils.log import get_logger
 from celerylite.utils.nodenames import default_nodename
@@ -40,10 +28,11 @@ from celerylite.worker._lease import Lease
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
-from celerylite.worker._places import is_limited, limits_of
+from celerylite.worker._places import limits_of
 from celerylite.worker._pools import ThreadPool
+from celerylite.worker._publishing import Publishing
 from celerylite.worker._remote import RemoteControlled
-from celerylite.worker._slots import Kind, Place, Slots
+from celerylite.worker._slots import Kind, Slots
 from celerylite.worker.worker import WorkController
 
 if TYPE_CHECKING:
@@ -73,7 +62,7 @@ _PATIENCE_S = 1.0
 _LOOK_AGAIN = 5.0
 
 
-class Runtime(RemoteControlled, Deciding):
+class Runtime(Publishing, RemoteControlled, Deciding):
     """Runs the tasks of one app in this process. Thread-safe.
 
     A message that is published here and can run here is claimed by its insert and handed over in memory.
@@ -249,7 +238,7 @@ class Runtime(RemoteControlled, Deciding):
         again = delivery is not None and x.task is not None and x.task.acks_late
         fate = "it will be delivered again" if again else "it is kept as FAILURE (WorkerLostError)"
         logger.warning("stopping: %s[%s] did not end in time, %s", x.name, x.id, fate)
-        if delivery is None or x.task is None or not x.task.acks_late:
+        if delivery is None or not again:
             self.decide(x, WorkerLostError(f"Worker stopped while {x.name}[{x.id}] was running"))
         elif self.take_decision(x, abandon=True):
             _settlement.patiently(lambda: self.store.give_back([delivery]), self._stopping)
@@ -303,79 +292,7 @@ class Runtime(RemoteControlled, Deciding):
         mine = [queue for queue in lengths if self.takes_from(queue)]
         return not mine and self._slots.counts() == (0, 0)
 
-    # -- publishing ------------------------------------------------------------------------------------
-
-    def publish(self, messages: Sequence[Message]) -> dict[str, str]:
-        """Commit messages; what can run here starts at once. After an OperationalError nothing is sent.
-
-        Returns the duplicates, which are not sent either: by the task's id the one that holds its key.
-        """
-        outgoing = [self.outgoing(message) for message in messages]
-        try:
-            deliveries = self.store.publish(outgoing)
-        except BaseException:
-            self.not_published(outgoing)
-            raise
-        self.published(outgoing, deliveries)
-        return holders(deliveries)
-
-    def publish_soon(
-        self, messages: Sequence[Message], done: Callable[[dict[str, str] | None, BaseException | None], None]
-    ) -> None:
-        """As `publish`, without blocking: `done` is told when the messages are committed."""
-        outgoing = [self.outgoing(message) for message in messages]
-
-        def committed(published: list[Published] | None, error: BaseException | None) -> None:
-            if published is None:
-                self.not_published(outgoing)
-                done(None, error)
-            else:
-                self.published(outgoing, published)
-                done(holders(published), None)
-
-        self.store.publish_soon(outgoing, committed)
-
-    def outgoing(self, message: Message) -> Outgoing:
-        """`message`, claimed by this runtime if there is a place for it."""
-        place = self._reserve(message)
-        if place is Place.WAITING:
-            return Outgoing(message=message)
-        return Outgoing(message=message, claim=Claim(owner=self.owner, running=place is Place.RUNNING))
-
-    def _reserve(self, message: Message) -> Place:
-        if self._stopping.is_set() or not self.takes_from(message.queue):
-            return Place.WAITING
-        if message.due_at is not None and message.due_at > _clock.time():
-            return Place.WAITING
-        if self._only_known and message.name not in self.app._tasks:
-            return Place.WAITING
-        return self._slots.reserve(
-            self._kind(message.name),
-            may_start=not (self._is_rate_limited(message.name) or is_limited(self.app, message.name)),
-        )
-
-    def not_published(self, outgoing: Iterable[Outgoing]) -> None:
-        """Free the places of messages that were not committed."""
-        for item in outgoing:
-            if item.claim is not None:
-                place = Place.RUNNING if item.claim.running else Place.HELD
-                self._slots.unreserve(self._kind(item.message.name), place)
-
-    def published(self, outgoing: Sequence[Outgoing], deliveries: Sequence[Published]) -> None:
-        """Start or hold what was committed as ours, and look out for the rest in its time."""
-        for item, delivery in zip(outgoing, deliveries, strict=True):
-            if delivery is None:
-                self._await_message(item.message)
-            elif isinstance(delivery, Duplicate):
-                self.not_published([item])
-            elif delivery.running:
-                self._launch(delivery)
-            elif self._slots.hold(self._kind(delivery.message.name), delivery, promised=True):
-                self._keeper.ask("rate limits")
-
-    def _await_message(self, message: Message) -> None:
-        if message.due_at is not None:
-            self._keeper.ask("claim", max(0.0, message.due_at - _clock.time()))
+    # -- where a call runs ------------------------------------------------------------------------------
 
     def _kind(self, name: str) -> Kind:
         return self._kinds.of(name)
@@ -713,33 +630,6 @@ class Runtime(RemoteControlled, Deciding):
         finally:
             self.forget_execution(x)
             self._slots.settling(-1)
-
-    def time_is_up(self, x: Execution, limit: float) -> None:
-        """End a call that reached its hard limit; its place is given to others."""
-        logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, x.shown_name, x.id)
-        if self.decide(x, TimeLimitExceeded(limit)):
-            self._replace(x)
-
-    def terminate(self, x: Execution, signum: int) -> None:
-        """End a running call as REVOKED; its place is given to others."""
-        with self._mutex:
-            run = self._limited.get(x.id)
-        verdict = Terminated(signum)
-        if run is not None and run.terminate(verdict, signum):
-            return  # Its process ends, and whoever conducts it settles it.
-        if self.decide(x, verdict):
-            self._replace(x)
-            if run is not None:
-                run.interrupt(SystemExit)
-
-    def _replace(self, x: Execution) -> None:
-        if not x.has_place:
-            return
-        kind = self._kind(x.name)
-        if kind is Kind.THREAD:
-            self._pool.replace_one()
-        self._release(kind)
-        self._fill_all()
 
     def later(self, after: float, call: Callable[[], None]) -> int:
         """Call `call` on a step thread in `after` seconds; returns the number for `not_later`."""

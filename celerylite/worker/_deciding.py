@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 from celerylite._outbox import Outbox
 from celerylite._store import ClaimLost, Delivery
-from celerylite.exceptions import TimeLimitExceeded
+from celerylite.exceptions import Terminated, TimeLimitExceeded
+from celerylite.utils.log import get_logger
 from celerylite.worker import _execute, _report
 from celerylite.worker._execution import Execution
+from celerylite.worker._slots import Kind
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
+    from celerylite.worker._limited import LimitedRun
+    from celerylite.worker._pools import ThreadPool
 
 __all__ = ("Deciding",)
+
+logger = get_logger("celery.worker")
 
 
 class Deciding:
@@ -28,6 +35,39 @@ class Deciding:
     take_decision: Callable[..., bool]
     forget_execution: Callable[[Execution], None]
     _conclude_defect: Callable[[Delivery, BaseException], None]
+    _mutex: threading.Lock
+    _limited: dict[str, LimitedRun]
+    _pool: ThreadPool
+    _kind: Callable[[str], Kind]
+    _release: Callable[[Kind], None]
+    _fill_all: Callable[[], None]
+
+    def time_is_up(self, x: Execution, limit: float) -> None:
+        """End a call that reached its hard limit; its place is given to others."""
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, x.shown_name, x.id)
+        if self.decide(x, TimeLimitExceeded(limit)):
+            self._replace(x)
+
+    def terminate(self, x: Execution, signum: int) -> None:
+        """End a running call as REVOKED; its place is given to others."""
+        with self._mutex:
+            run = self._limited.get(x.id)
+        verdict = Terminated(signum)
+        if run is not None and run.terminate(verdict, signum):
+            return  # Its process ends, and whoever conducts it settles it.
+        if self.decide(x, verdict):
+            self._replace(x)
+            if run is not None:
+                run.interrupt(SystemExit)
+
+    def _replace(self, x: Execution) -> None:
+        if not x.has_place:
+            return
+        kind = self._kind(x.name)
+        if kind is Kind.THREAD:
+            self._pool.replace_one()
+        self._release(kind)
+        self._fill_all()
 
     def decide(self, x: Execution, exc: BaseException) -> bool:
         """Settle a running call from outside: time limit, termination, end of the process.

@@ -26,7 +26,7 @@ class Lease:
 
     def __init__(self, store: Store, owner: str, lease_s: float, who: Callable[[], WorkerRow]) -> None:
         self._store, self._owner, self._who = store, owner, who
-        self._every = lease_s / 3
+        self._every_s = lease_s / 3
         self._pulse = Pulse(lease_s)
         self._keeper = Keeper("celerylite-lease")
         #: Held while the row is written: who has left must not be brought back by a renewal under way.
@@ -40,7 +40,7 @@ class Lease:
 
     def start(self) -> None:
         """Begin to renew."""
-        self._keeper.add("lease", self.renew, after=self._every)
+        self._keeper.add("lease", self.renew, after=self._every_s)
         self._keeper.start()
 
     def renew(self) -> float | None:
@@ -52,7 +52,7 @@ class Lease:
                 logger.warning("this process was taken for dead: its lease had lapsed; joining again")
                 self._store.join(self._who())
             self._pulse.beat()
-            return self._every
+            return self._every_s
 
     def is_steady(self) -> bool:
         """Whether it was kept well enough to judge the leases of others."""

@@ -426,11 +426,14 @@ def test_the_request_stack_gives_the_current_request_only_while_it_runs(app: Any
 
 
 @pytest.mark.parametrize("attribute", ["queue", "exchange", "routing_key", "priority"])
-def test_a_routing_attribute_works_but_is_deprecated(
+def test_a_routing_attribute_works_but_is_deprecated_and_says_so_once(
     app: Any, submodule: Callable[[str], Any], attribute: str
 ) -> None:
     def job() -> None: ...
 
-    with pytest.warns(submodule("exceptions").CDeprecationWarning, match=f"'{attribute}' task attribute"):
+    with pytest.warns(
+        submodule("exceptions").CDeprecationWarning, match=f"'{attribute}' task attribute"
+    ) as warned:
         task = app.task(lazy=False, **{attribute: 4})(job)
     assert getattr(task, attribute) == 4
+    assert len(warned) == 1
