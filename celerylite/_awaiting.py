@@ -57,6 +57,7 @@ class _Inbox:
             # A closed loop has nobody left to tell; anything else is a bug.
             if loop is None or not loop.is_closed():
                 raise
+            self._ended.clear()  # They hold the loop.
 
     def _deliver(self) -> None:
         self._woken = False

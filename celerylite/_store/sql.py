@@ -545,7 +545,8 @@ class SqlStore(Scheduling):
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
-        self._unanswered = {}
+        # What the parent does not know is not the child's to find out.
+        self._unsure, self._unanswered = {}, {}
         self.database.after_fork()
         self._writer.after_fork()
         self._wakeup.after_fork()

@@ -94,6 +94,7 @@ class Writer:
         """Commit `work` with whatever is committed next, at the latest after the window; then call `done`.
 
         Does not block, unless so much waits already that its own caller has to commit some of it.
+        Raises nothing.
         """
         entry = _Entry(work, done)
         self._later.add(entry)
@@ -149,9 +150,10 @@ class Writer:
         self._wake.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        while self._waits():
-            self._lead.acquire()
-            self._lead_and_release()
+        with uninterrupted():
+            while self._waits():
+                self._lead.acquire()
+                self._lead_and_release()
 
     # -- leading ------------------------------------------------------------------------------------
 
@@ -180,9 +182,10 @@ class Writer:
                 self._end(entry, ended, error=error)
         except Exception:
             self._commit_one_by_one(batch, ended)
-        except BaseException:
-            # This thread is interrupted; somebody else will lead.
-            self._queue.extendleft(reversed(batch))
+        except BaseException as error:
+            # Interrupts wait while a thread leads. Whatever this is: nobody may wait for ever.
+            for entry in batch:
+                self._end(entry, ended, error=error)
             raise
         else:
             for entry, result in zip(batch, results, strict=True):
@@ -190,18 +193,29 @@ class Writer:
 
     def _commit_one_by_one(self, batch: deque[_Entry[Any]], ended: list[_Entry[Any]]) -> None:
         while batch:
+            entry = batch.popleft()
             try:
-                result = self._commit(batch[0].work)
+                result = self._commit(entry.work)
+            except OperationalError as error:
+                self._end(entry, ended, error=error)
+                # For the next one who leads, together: each alone might wait as long again.
+                self._queue.extendleft(reversed(batch))
+                return
             except Exception as error:
-                self._end(batch.popleft(), ended, error=error)
-            except BaseException:
+                self._end(entry, ended, error=error)
+            except BaseException as error:
+                self._end(entry, ended, error=error)
                 self._queue.extendleft(reversed(batch))
                 raise
             else:
-                self._end(batch.popleft(), ended, result)
+                self._end(entry, ended, result)
 
     def _end(
-        self, entry: _Entry[Any], ended: list[_Entry[Any]], result: Any = None, error: Exception | None = None
+        self,
+        entry: _Entry[Any],
+        ended: list[_Entry[Any]],
+        result: Any = None,
+        error: BaseException | None = None,
     ) -> None:
         entry.result, entry.error, entry.over = result, error, True
         self._later.discard(entry)
@@ -253,9 +267,21 @@ class Writer:
         self._wake.set()
         # With the lock, always: a thread that is about to end has looked, and has not said so yet.
         with self._mutex:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="celerylite-writer", daemon=True)
-                self._thread.start()
+            if self._thread is not None or self._start():
+                return
+            self._told = False
+        # No new threads when the interpreter ends: then it is the caller's to do, or of who leads just now.
+        if self._lead.acquire(blocking=False):
+            self._lead_and_release()
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._serve, name="celerylite-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
 
     def _serve(self) -> None:
         while True:

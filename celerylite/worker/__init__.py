@@ -223,8 +223,9 @@ class Runtime(Publishing, RemoteControlled, Deciding):
             _settlement.patiently(partial(self.store.give_back, held), self._stopping)
 
     def _end_running(self) -> None:
+        self.store.flush()
         with self._mutex:
-            left = list(self._running.values())
+            left = [x for x in self._running.values() if not x.settling]
         for x in left:
             try:
                 self._end_now(x)
@@ -610,18 +611,20 @@ class Runtime(Publishing, RemoteControlled, Deciding):
             self._slots.settling(-1)
             raise
 
-    def _settled(self, x: Execution, error: BaseException | None) -> None:
-        if error is not None:
+    def _settled(self, x: Execution, again: _settlement.Retry | None) -> None:
+        if again is not None:
             # Patiently, and not on the thread of whoever led that commit.
-            self._steps.submit(partial(self._settle_again, x))
+            self._steps.submit(partial(self._settle_again, x, again))
             return
-        self.events.ended(x)
-        self.forget_execution(x)
-        self._slots.settling(-1)
-
-    def _settle_again(self, x: Execution) -> None:
         try:
-            self.settle(x)
+            self.events.ended(x)
+        finally:
+            self.forget_execution(x)
+            self._slots.settling(-1)
+
+    def _settle_again(self, x: Execution, again: _settlement.Retry) -> None:
+        try:
+            again()
         except ClaimLost:
             _report.outcome_discarded(x)
         except BaseException as exc:

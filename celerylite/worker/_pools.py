@@ -56,7 +56,10 @@ class ThreadPool:
         """
         if self._stopped:
             # The last words of what was interrupted by the stop: a thread that ends with them.
-            threading.Thread(target=job, name=f"{self._name}-late", daemon=True).start()
+            try:
+                threading.Thread(target=job, name=f"{self._name}-late", daemon=True).start()
+            except RuntimeError:
+                job()  # No new threads at interpreter shutdown.
             return
         with self._changed:
             self._jobs.append((_real.monotonic(), job))

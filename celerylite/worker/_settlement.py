@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kombu.exceptions import OperationalError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from celerylite.worker import Runtime
     from celerylite.worker._execution import Execution
 
-__all__ = ("CHORD_BODY", "KeepsHistory", "commit", "outcome", "patiently", "settle", "settle_later")
+__all__ = ("CHORD_BODY", "KeepsHistory", "commit", "outcome", "Retry", "patiently", "settle", "settle_later")
 
 #: Name of the internal message that sends the body of a chord. No task has it: a runtime knows what to do.
 CHORD_BODY = "celerylite.chord_body"
@@ -28,6 +29,7 @@ CHORD_BODY = "celerylite.chord_body"
 logger = get_logger("celery.worker")
 
 T = TypeVar("T")
+Retry = Callable[[], None]
 
 #: Seconds between tries while the database is away: doubling from the first to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 5.0
@@ -73,17 +75,21 @@ def settle(runtime: Runtime, x: Execution) -> None:
 
 
 def settle_later(
-    runtime: Runtime, x: Execution, delivery: Delivery, done: Callable[[BaseException | None], None]
+    runtime: Runtime, x: Execution, delivery: Delivery, done: Callable[[Retry | None], None]
 ) -> None:
-    """As `settle`, together with what is committed next. `done` is told when, or why not."""
+    """As `settle`, together with what is committed next. `done` is told when it is over.
+
+    It gets None, or, where it could not be committed, what tries again as patiently as `settle` does.
+    """
     committing = _Committing(runtime, delivery, **outcome(runtime, x))
 
     def over(deliveries: list[Delivery | None] | None, error: BaseException | None) -> None:
         if deliveries is None:
-            committing.failed()
+            # The same again, with its places: the commit may have arrived, and only the answer be lost.
+            done(partial(_commit, runtime, committing))
         else:
             committing.succeeded(deliveries)
-        done(error)
+            done(None)
 
     runtime.store.settle_later(committing.settlement, over)
 
@@ -104,7 +110,10 @@ def outcome(site: KeepsHistory, x: Execution) -> dict[str, Any]:
 
 def commit(runtime: Runtime, delivery: Delivery, **fields: Any) -> None:
     """Settle `delivery` with the messages of `outbox`, `results` and the other fields of a `Settlement`."""
-    committing = _Committing(runtime, delivery, **fields)
+    _commit(runtime, _Committing(runtime, delivery, **fields))
+
+
+def _commit(runtime: Runtime, committing: _Committing) -> None:
     try:
         deliveries = patiently(lambda: runtime.store.settle(committing.settlement), runtime.stop_event)
     except BaseException:

@@ -364,14 +364,14 @@ def test_a_call_is_decided_once_although_limit_and_end_come_together(
         return "in time"
 
     runtime = file_app.start_runtime()
-    settle, decided = runtime.settle, []
+    settle, decided = runtime.settle_later, []
 
     def slowly(x: Execution) -> None:
         settling.set()
         gate.wait()
         settle(x)
 
-    runtime.settle = slowly  # type: ignore[method-assign]
+    runtime.settle_later = slowly  # type: ignore[method-assign]
     result = quick.delay()
     assert settling.wait(DEADLINE_S)
     (x,) = runtime.running()
@@ -474,16 +474,17 @@ def test_a_rate_holds_back_only_the_task_it_is_for(file_app: Celery) -> None:
     assert second.state == "PENDING"
 
 
-def test_calls_that_wait_for_their_rate_keep_their_order(file_app: Celery) -> None:
+def test_calls_that_wait_for_their_rate_keep_their_order(make_app: MakeApp) -> None:
+    app = make_app(worker_concurrency=1)
     order: list[int] = []
 
-    @file_app.task(rate_limit="200/s")
+    @app.task(rate_limit="200/s")
     def limited(n: int) -> None:
         order.append(n)
 
     for n in range(6):
         limited.delay(n)
-    file_app.drain(DEADLINE_S)
+    app.drain(DEADLINE_S)
     assert order == list(range(6))
 
 
