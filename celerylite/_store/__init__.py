@@ -639,6 +639,7 @@ def open_store(url: str, **options: Any) -> Store:
 
     durability       'normal' (survives a killed process) or 'full' (SQLite: power loss too)
     lease            seconds a process is taken for alive after its last `renew` (20)
+    window           seconds that a `settle_later` may wait for other commits (0.001)
     publish_timeout  seconds `publish` tries to reach the database (4)
     table_names      Celery's `database_table_names`: {'task': ..., 'group': ...}
     table_schemas    Celery's `database_table_schemas`

@@ -89,6 +89,7 @@ class Engine:
             database.url,
             durability=conf.celerylite_durability,
             lease=float(conf.celerylite_lease),
+            window=float(conf.celerylite_batch_window),
             publish_timeout=float(conf.broker_connection_timeout or 4.0),
             table_names=conf.database_table_names,
             table_schemas=conf.database_table_schemas,

@@ -397,6 +397,8 @@ CELERYLITE = _group(
         ("beat", "string", "auto"),
         # What a commit survives on SQLite: 'normal' (the process being killed), 'full' (power loss as well).
         ("durability", "string", "normal"),
+        # Seconds that an outcome which nobody is told of may wait to be committed together with others.
+        ("batch_window", "float", 0.001),
         # Seconds that running tasks get when the process stops, and a script for what it published.
         ("exit_grace", "float", 30.0),
         # Seconds without a sign of life after which the work of a process is given to others.
