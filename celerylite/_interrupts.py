@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+
+# What `signal` wraps: turning handlers into members of an enum takes longer than setting them, and each call
+# that is sent sets two.
+from _signal import getsignal as _handler_of  # type: ignore[import-not-found]
+from _signal import signal as _handle
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
@@ -63,7 +69,7 @@ class _Signals:
 
     #: Those whose handlers like to raise. What is not handled in Python ends the process as ever.
     _NUMBERS = tuple(
-        getattr(signal, name)
+        int(getattr(signal, name))
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2")
         if hasattr(signal, name)
     )
@@ -79,19 +85,19 @@ class _Signals:
         if self._depth > 1:
             return  # They wait already.
         for number in self._NUMBERS:
-            handler = signal.getsignal(number)
-            if callable(handler):
+            handler = _handler_of(number)
+            if callable(handler) and handler != self._note:
                 # Known before it is replaced: a signal that comes in between finds its own handler.
                 self._handlers[number] = handler
-                signal.signal(number, self._note)
+                _handle(number, self._note)
 
     def let_go(self) -> None:
-        self._depth -= 1
+        self._depth = max(0, self._depth - 1)
         if self._depth:
             return  # The outer block ends later.
         handlers, self._handlers = self._handlers, {}
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            _handle(number, handler)
         while self._came:
             number, frame = self._came.pop(0)
             handlers[number](number, frame)
@@ -100,12 +106,13 @@ class _Signals:
         self._came.append((number, frame))
 
     def after_fork(self) -> None:
-        """The thread that forked is the main thread of the child."""
+        """The thread that forked is the main thread of the child, and nobody else is inside a block."""
         self.main = threading.get_ident()
+        self._depth = 0
+        self._came.clear()
+        self.let_go()
 
 
 _signals = _Signals()
-if hasattr(signal, "SIGHUP"):
-    import os
-
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_signals.after_fork)

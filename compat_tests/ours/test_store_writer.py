@@ -123,3 +123,17 @@ def test_an_outage_in_the_middle_of_a_batch_costs_everybody_one_wait(tmp_path: P
     finally:
         store.database.on_statement = None
         store.close()
+
+
+def test_a_child_that_is_forked_while_signals_wait_has_its_handlers(own_handler: list[int]) -> None:
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(0 if own_handler else 1)
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    ended: list[int] = []
+    with uninterrupted(), ThreadPoolExecutor(1) as pool:
+        pool.submit(fork).result(DEADLINE_S)
+    assert ended == [0]
