@@ -12,8 +12,12 @@ __all__ = ("lazy_module",)
 class _LazyModule(ModuleType):
     """Stands for the module of its name, and loads it at the first look inside."""
 
+    _loaded: ModuleType | None = None
+
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self.__name__), attribute)
+        if self._loaded is None:
+            self._loaded = import_module(self.__name__)
+        return getattr(self._loaded, attribute)
 
 
 def lazy_module(name: str) -> Any:

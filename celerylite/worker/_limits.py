@@ -24,7 +24,7 @@ class ThreadGuard:
     that call returns. Method: `PyThreadState_SetAsyncExc` of the C API.
     """
 
-    __slots__ = ("_early", "_ended", "_held", "_mutex", "_thread_id")
+    __slots__ = ("_early", "_ended", "_held", "_mutex", "_sent", "_thread_id")
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -34,6 +34,8 @@ class ThreadGuard:
         #: Asked for before the run had begun, or while it was held.
         self._early: type[BaseException] | None = None
         self._ended = False
+        #: An exception was set on the thread; it may have been raised since.
+        self._sent = False
 
     def run(self, work: Callable[[], None]) -> BaseException | None:
         """Call `work` in this thread. Returns what was raised and not caught inside it; raises nothing.
@@ -69,8 +71,9 @@ class ThreadGuard:
         _interrupts.use(None)
         with self._mutex:
             self._ended, self._thread_id = True, None
-        # Not delivered yet, or already: either way it must not hit what comes after the task.
-        _set_async_exception(threading.get_ident(), None)
+            sent, self._sent = self._sent, False
+        if sent:
+            _take_back()
 
     def hold(self) -> None:
         """Raise nothing inside the run until `let_go`. Called by the run itself."""
@@ -98,6 +101,7 @@ class ThreadGuard:
             if self._thread_id == threading.get_ident():
                 return False
             if self._thread_id is not None and self._held == 0:
+                self._sent = True
                 _set_async_exception(self._thread_id, exc)
             elif not self._ended:
                 self._early = exc
@@ -107,6 +111,25 @@ class ThreadGuard:
 def _set_async_exception(thread_id: int, exc: type[BaseException] | None) -> None:
     target = ctypes.py_object(exc) if exc is not None else ctypes.py_object()
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), target)
+
+
+class _Cleared(BaseException):
+    """Raised in place of what was taken back."""
+
+
+def _take_back() -> None:
+    """Keep an exception that was set on this thread, and has not been raised yet, from being raised."""
+    here = threading.get_ident()
+    _set_async_exception(here, None)
+    # Up to Python 3.12 the flag that there is one stays: the whole program would look for it at every turn
+    # from now on, at a fourth of its speed. Raising one takes it down.
+    try:
+        _set_async_exception(here, _Cleared)
+        for _ in range(1000):
+            continue  # It comes at the first turn.
+        _set_async_exception(here, None)
+    except _Cleared:
+        return  # That was it.
 
 
 class Deadlines:

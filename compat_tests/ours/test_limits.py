@@ -18,6 +18,7 @@ from celerylite.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
+from celerylite.worker import _limits
 from celerylite.worker._coroutines import Interruptible
 from celerylite.worker._execution import Execution
 from celerylite.worker._limits import Deadlines, ThreadGuard
@@ -591,3 +592,30 @@ def test_a_call_for_later_ends_as_soon_as_it_is_revoked(
         result.get(timeout=DEADLINE_S)
     journal.until(result.id)
     assert file_app.store.unfinished() == {}
+
+
+def test_nothing_is_taken_back_from_a_thread_that_nobody_interrupted(
+    file_app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Python 3.11 and 3.12 each such call leaves the whole program at a fourth of its speed."""
+    taken_back: list[int] = []
+    monkeypatch.setattr(_limits, "_take_back", lambda: taken_back.append(1))
+
+    @file_app.task
+    def quick() -> str:
+        return "done"
+
+    assert quick.delay().get(timeout=DEADLINE_S) == "done"
+    assert taken_back == []
+
+
+def test_what_is_taken_back_is_not_raised_later() -> None:
+    guard = ThreadGuard()
+
+    def told_to_stop() -> None:
+        stopper = threading.Thread(target=guard.interrupt, args=(SystemExit,))
+        stopper.start()
+        stopper.join()
+
+    assert isinstance(guard.run(told_to_stop), SystemExit)
+    assert [number * 2 for number in range(3)] == [0, 2, 4]
