@@ -472,6 +472,8 @@ class SqlStore(Scheduling):
         for row in results:
             if row.task_id not in running:
                 self._results.save_unless_begun(tx, row)
+        if until > _clock.time():  # Else it is a revoke that is lifted.
+            self._unique.free(tx, ids)
 
     def revoked(self) -> set[str]:
         return self.database.read(self._control.revoked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from celerylite import _clock
 from celerylite._call_keys import UNIQUE
 from celerylite._message import Message
-from celerylite._store import Duplicate, Outgoing, Published, Settlement
+from celerylite._store import Duplicate, MessageState, Outgoing, Published, Settlement
 from celerylite._store.dialect import Dialect
-from celerylite._store.engine import Statement, Transaction
+from celerylite._store.engine import Statement, Transaction, chunks
 from celerylite._store.messages import Messages, row_of
 from celerylite._store.schema import Tables
 from celerylite.exceptions import AlreadyQueued
@@ -22,6 +22,10 @@ __all__ = ("Unique", "has_key")
 
 #: Looks at a key that others take and free meanwhile; one is the rule.
 _LOOKS = 100
+#: Values in one IN.
+_MANY = 500
+# In the SQL as a number: see `messages`.
+_RUNNING: sa.ColumnClause[int] = sa.literal_column(str(int(MessageState.RUNNING)))
 
 
 def has_key(outgoing: Sequence[Outgoing]) -> bool:
@@ -59,6 +63,12 @@ class Unique:
         of_task = sa.and_(of_key, c.task_id == bind("task"))
         self._note = Statement(lambda: keys.update().where(of_task).values(message=bind("row")))
         self._free = Statement(lambda: keys.delete().where(of_task))
+        ids: sa.BindParameter[Any] = bind("ids", expanding=True)
+        held = sa.select(c.unique_key, c.task_id, c.message).where(c.task_id.in_(ids), c.until.is_(None))
+        self._held = Statement(lambda: held.order_by(c.unique_key))
+        m = tables.messages.c
+        not_begun = sa.select(m.id).where(m.id == bind("row"), m.state != _RUNNING).with_for_update()
+        self._not_begun = Statement(lambda: not_begun)
 
     def insert(
         self, tx: Transaction, outgoing: Sequence[Outgoing], *, may_raise: bool = True
@@ -106,6 +116,13 @@ class Unique:
             else:
                 published.append(self._insert_one(tx, replace(each, may_drop=False), False))
         return published
+
+    def free(self, tx: Transaction, task_ids: Collection[str]) -> None:
+        """Free the keys of tasks that were revoked, of those that have not begun."""
+        for ids in chunks(task_ids, _MANY):
+            for key, task_id, row in tx.rows(self._held, ids=ids):
+                if tx.one(self._not_begun, row=row) is not None:
+                    tx.run(self._free, unique_key=key, task=task_id)
 
     def insert_in(
         self,

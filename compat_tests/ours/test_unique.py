@@ -229,6 +229,19 @@ def test_a_task_that_ends_otherwise_frees_its_key(file_app: Celery, how: str) ->
     assert end.apply_async(countdown=1000).id != first.id
 
 
+@pytest.mark.parametrize("options", [{}, {"countdown": 3600}])
+def test_a_call_that_was_revoked_while_nobody_ran_is_no_holder(
+    make_app: MakeApp, gate: Gate, options: dict[str, Any]
+) -> None:
+    wait = waiting_task(make_app(celerylite_runtime="off"), gate, unique=True)
+    first = wait.apply_async((1,), **options)
+    first.revoke()
+    assert first.state == "REVOKED"
+    second = wait.apply_async((1,), **options)
+    assert second.id != first.id
+    assert wait.delay(1).id == second.id
+
+
 def test_a_call_that_is_sent_again_takes_its_key_again(file_app: Celery, gate: Gate) -> None:
     gate.open()
     wait = waiting_task(file_app, gate, unique=True)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from celerylite import _clock
 from celerylite._call_keys import UNIQUE
-from celerylite._store import Delivery, Duplicate, Outgoing, Settlement
+from celerylite._store import Delivery, Duplicate, Outgoing, ResultRow, Settlement
 from celerylite._store.sql import SqlStore
 from celerylite.exceptions import AlreadyQueued
 from compat_tests.ours.store_fixtures import Opener, alive, join, make_opener, make_url, out, success
@@ -110,6 +110,35 @@ def test_whatever_takes_a_message_away_frees_its_key(store: SqlStore, how: str) 
         store.begin([turned_away])
         store.settle(Settlement(delivery=turned_away))
     assert holder(store) is None
+
+
+@pytest.mark.parametrize("state", ["ready", "scheduled", "claimed", "running"])
+def test_a_revoke_frees_the_key_of_a_call_that_has_not_begun(store: SqlStore, state: str) -> None:
+    header = {"task": "proj.add", UNIQUE: {"key": "k", "id": "first"}}
+    due = _clock.time() + 1000 if state == "scheduled" else None
+    owner = "me" if state in ("claimed", "running") else None
+    store.publish([out("first", headers=header, due_at=due, owner=owner, running=state == "running")])
+    revoked = ResultRow(task_id="first", status="REVOKED")
+    store.revoke(["first"], until=_clock.time() - 1)
+    assert holder(store) == "first"
+    store.revoke(["first"], until=_clock.time() + 1000, results=[revoked])
+    assert holder(store, "second") == ("first" if state == "running" else None)
+
+
+def test_a_revoke_leaves_a_key_that_holds_for_a_time(store: SqlStore) -> None:
+    store.publish([keyed("first", lasts=1000.0)])
+    store.revoke(["first"], until=_clock.time() + 1000)
+    assert holder(store) == "first"
+
+
+def test_what_was_revoked_does_not_free_the_key_of_another_when_it_is_turned_away(store: SqlStore) -> None:
+    store.publish([keyed("first")])
+    store.revoke(["first"], until=_clock.time() + 1000)
+    assert holder(store, "second") is None
+    (first,) = store.claim("me", None, 1).deliveries
+    assert first.message.id == "first"
+    store.settle(success(first))
+    assert holder(store, "third") == "second"
 
 
 def test_a_message_that_cannot_be_read_frees_its_key(store: SqlStore) -> None:
