@@ -174,6 +174,18 @@ def test_keys_that_are_free_are_cleaned_up(store: SqlStore) -> None:
     assert _keys(store) == set()
 
 
+def test_a_key_that_was_found_free_and_taken_since_is_not_cleaned_up(store: SqlStore) -> None:
+    # PostgreSQL finds it when it is replaced between the snapshot of the look and its lock on the row.
+    begun(store, "again")
+    begun(store, "for long", key="a", lasts=1000.0)
+    store.publish([keyed("gone", "b")])
+    store.purge()
+    _, delete = store._pruning.keys
+    ids = ["k", "a", "b"]
+    assert store.database.write(lambda tx: tx.run(delete, ids=ids, before=_clock.time())) == 1
+    assert _keys(store) == {"k", "a"}
+
+
 def _keys(store: SqlStore) -> set[str]:
     def read(tx: Any) -> set[str]:
         tx.execute_text("SELECT unique_key FROM celerylite_unique")
