@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from celerylite import Celery
+from celerylite import Celery, Task
 from celerylite._store import open_store
 from celerylite.exceptions import Reject, TaskRevokedError
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, PRELUDE, ROOT, Gate, MakeApp, Program, rows
@@ -149,18 +149,32 @@ def test_a_call_that_waits_for_a_place_can_be_revoked(file_app: Celery, gate: Ga
     assert first.get(timeout=DEADLINE_S) == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "text"),
-    [
-        ({"limit": 0}, ValueError, "concurrency_limit: expected a number of at least 1, got 0"),
-        ({"concurrency_key": "{z}"}, TypeError, "expected names of its arguments in braces (x), got '{z}'"),
-    ],
-)
-def test_a_limit_that_is_none_is_refused_at_the_call(
-    file_app: Celery, gate: Gate, options: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    wait = limited_task(file_app, gate, **options)
-    with pytest.raises(error, match=re.escape(text)):
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "2", True])
+def test_a_limit_that_is_none_is_refused_where_it_is_written(file_app: Celery, limit: Any) -> None:
+    def step() -> None: ...
+
+    text = re.escape(f"concurrency_limit: expected a whole number of at least 1, got {limit!r}")
+    with pytest.raises(ValueError, match=f"task step: {text}"):
+        file_app.task(step, concurrency_limit=limit)
+    with pytest.raises(ValueError, match=f"task proj.step: {text}"):
+        file_app.task(name="proj.step", concurrency_limit=limit)(step)
+    with pytest.raises(ValueError, match=f"task proj.Step: {text}"):
+        file_app.register_task(type("Step", (Task,), {"name": "proj.Step", "concurrency_limit": limit})())
+    file_app.finalize()
+    assert not [name for name in file_app.tasks if name.endswith("step")]
+
+
+def test_a_limit_that_is_none_by_the_time_of_the_call_is_refused_there(file_app: Celery, gate: Gate) -> None:
+    wait = limited_task(file_app, gate)
+    wait.concurrency_limit = 0
+    with pytest.raises(ValueError, match="concurrency_limit: expected a whole number of at least 1, got 0"):
+        wait.delay(1)
+
+
+def test_a_key_that_does_not_fit_the_arguments_is_refused_at_the_call(file_app: Celery, gate: Gate) -> None:
+    wait = limited_task(file_app, gate, concurrency_key="{z}")
+    text = "expected names of its arguments in braces (x), got '{z}'"
+    with pytest.raises(TypeError, match=re.escape(text)):
         wait.delay(1)
 
 
