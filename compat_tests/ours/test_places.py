@@ -18,7 +18,16 @@ import pytest
 from celerylite import Celery, Task
 from celerylite._store import open_store
 from celerylite.exceptions import Reject, TaskRevokedError
-from compat_tests.ours.runtime_fixtures import DEADLINE_S, PRELUDE, ROOT, Gate, MakeApp, Program, rows
+from compat_tests.ours.runtime_fixtures import (
+    DEADLINE_S,
+    PRELUDE,
+    PROGRAM_DEADLINE_S,
+    ROOT,
+    Gate,
+    MakeApp,
+    Program,
+    rows,
+)
 from compat_tests.ours.store_fixtures import make_url
 
 
@@ -178,6 +187,7 @@ def test_a_key_that_does_not_fit_the_arguments_is_refused_at_the_call(file_app: 
         wait.delay(1)
 
 
+@pytest.mark.timeout(60)
 def test_a_program_that_ends_finishes_the_calls_that_wait_for_a_place(
     start_program: Callable[..., Program], database: Path
 ) -> None:
@@ -190,7 +200,7 @@ for x in range(10):
     step.delay(x)
 """
     )
-    assert program.process.wait(DEADLINE_S + 5) == 0
+    assert program.process.wait(PROGRAM_DEADLINE_S) == 0
     assert rows(database, "select status, count(*) from celery_taskmeta group by status") == [("SUCCESS", 10)]
 
 
@@ -214,7 +224,7 @@ for _ in range(2):
 say("forked")
 app.start_runtime()
 say("started")
-group([work.s(x) for x in range(10)]).delay().get(timeout=30)
+group([work.s(x) for x in range(10)]).delay().get(timeout=50)
 say("done")
 os.read(0, 1)
 app.close()
@@ -272,6 +282,7 @@ def start(url: str, tmp_path: Path) -> Iterator[Start]:
         program.close()
 
 
+@pytest.mark.timeout(60)
 def test_three_processes_together_keep_to_the_limit(start: Start, tmp_path: Path) -> None:
     program = start(_THREE)
     for line in ("forked", "started", "done"):
@@ -287,6 +298,7 @@ def test_three_processes_together_keep_to_the_limit(start: Start, tmp_path: Path
     assert len({line[2] for line in lines}) > 1
 
 
+@pytest.mark.timeout(60)
 def test_a_place_whose_process_was_killed_goes_to_one_that_waits(start: Start, url: str) -> None:
     program = start(_HOLDER)
     app = Celery("program")
@@ -303,4 +315,4 @@ def test_a_place_whose_process_was_killed_goes_to_one_that_waits(start: Start, u
         assert waits.state == "PENDING"
         program.process.kill()
         program.process.wait()
-        assert waits.get(timeout=15) == 1
+        assert waits.get(timeout=PROGRAM_DEADLINE_S) == 1

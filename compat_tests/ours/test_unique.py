@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from celerylite import Celery, chain, chord, group, signals
 from celerylite.exceptions import AlreadyQueued, ChordError, TaskRevokedError
 from celerylite.result import AsyncResult
-from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate, MakeApp, rows, states_of
+from compat_tests.ours.runtime_fixtures import DEADLINE_S, PROGRAM_DEADLINE_S, Gate, MakeApp, rows, states_of
 
 
 def waiting_task(app: Celery, gate: Gate, **options: Any) -> Any:
@@ -310,6 +310,7 @@ def test_an_eager_call_is_never_a_duplicate(file_app: Celery) -> None:
     assert outer.delay(1).get() == 1
 
 
+@pytest.mark.timeout(60)
 def test_a_key_whose_process_was_killed_is_free_when_its_task_has_been_concluded(
     start_program: Callable[..., Any], make_app: MakeApp, database: Path
 ) -> None:
@@ -335,13 +336,14 @@ threading.Event().wait(60)
     program.process.wait()
     app.start_runtime()
     with pytest.raises(Exception, match="is gone"):
-        app.AsyncResult(task_id).get(timeout=DEADLINE_S)
+        app.AsyncResult(task_id).get(timeout=PROGRAM_DEADLINE_S)
     again = wait.delay(1)
     assert again.id != task_id
-    again.get(timeout=DEADLINE_S)
+    again.get(timeout=PROGRAM_DEADLINE_S)
     assert states_of(database)[task_id] == "FAILURE"
 
 
+@pytest.mark.timeout(60)
 def test_of_several_processes_one_gets_the_key(
     start_program: Callable[..., Any], make_app: MakeApp, database: Path
 ) -> None:
