@@ -164,7 +164,7 @@ def test_a_limit_that_is_none_is_refused_where_it_is_written(file_app: Celery, l
 
     text = re.escape(f"concurrency_limit: expected a whole number of at least 1, got {limit!r}")
     with pytest.raises(ValueError, match=f"task step: {text}"):
-        file_app.task(step, concurrency_limit=limit)
+        file_app.task(concurrency_limit=limit)(step)
     with pytest.raises(ValueError, match=f"task proj.step: {text}"):
         file_app.task(name="proj.step", concurrency_limit=limit)(step)
     with pytest.raises(ValueError, match=f"task proj.Step: {text}"):
