@@ -10,7 +10,7 @@ from typing import Any
 
 from kombu.utils import json
 
-__all__ = ("PLACE", "UNIQUE", "has_keys", "headers_with_keys", "place_key", "unique_header")
+__all__ = ("PLACE", "UNIQUE", "check_limit", "has_keys", "headers_with_keys", "place_key", "unique_header")
 
 #: Header of a message that holds a key: the key, the id of its call, and what it asks for.
 UNIQUE = "celerylite_unique"
@@ -90,14 +90,21 @@ def unique_header(
     return header
 
 
+def check_limit(name: str, limit: Any) -> None:
+    """Raise ValueError for what is no limit, in the definition of a task that is called `name`."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(
+            f"task {name}: concurrency_limit: expected a whole number of at least 1, got {limit!r}; "
+            "leave it out for no limit"
+        )
+
+
 def place_key(task: Any, name: str, args: Any, kwargs: Any) -> str:
     """The key of the limit that calls of `task` with these arguments share.
 
     Raises ValueError for a limit that is none, TypeError for a key that does not fit the arguments.
     """
-    limit = task.concurrency_limit
-    if not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"task {name}: concurrency_limit: expected a number of at least 1, got {limit!r}")
+    check_limit(name, task.concurrency_limit)
     key = task.concurrency_key
     if key is None:
         return _storable(name)

@@ -89,6 +89,21 @@ class Dialect:
         """Lock the selected rows, passing over those that others have locked."""
         return select.with_for_update(skip_locked=True)
 
+    #: Seconds for which a transaction between `hurry` and `calm_down` waits for a lock.
+    hurry_s = 0.0
+    #: Whether INSERT locks the row that is there already, so that it is better to look first.
+    insert_locks = False
+
+    def hurry(self, tx: Transaction) -> None:
+        """Have the transaction wait only for a moment for locks of others, until `calm_down`."""
+
+    def calm_down(self, tx: Transaction) -> None:
+        """Have the transaction wait for locks as it did before `hurry`."""
+
+    def is_locked(self, error: BaseException) -> bool:
+        """Whether a statement failed because another transaction has locked what it needs."""
+        return False
+
     def last_id(self, cursor: Any) -> int:
         """The id of the one row just inserted."""
         return int(cursor.lastrowid)

@@ -16,6 +16,9 @@ __all__ = ("MySQL",)
 #: Lock wait timeout, deadlock, "record has changed since last read".
 _TRANSIENT = (1205, 1213, 1020)
 
+#: Lock wait timeout (of MariaDB also with NOWAIT), NOWAIT.
+_LOCKED = (1205, 3572)
+
 #: Too many connections, shutdown, killed, timed out, no such host, gone away, lost during a query...
 _LOST = {(code,) for code in (1040, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2045, 2055, 4031)}
 
@@ -29,6 +32,7 @@ class MySQL(Dialect):
 
     name = "mysql"
     begin = "START TRANSACTION"
+    insert_locks = True
 
     def __init__(self) -> None:
         #: Bytes in the longest statement that the server takes; None until it was asked.
@@ -52,6 +56,9 @@ class MySQL(Dialect):
 
     def is_transient(self, error: BaseException) -> bool:
         return bool(error.args) and error.args[0] in _TRANSIENT
+
+    def is_locked(self, error: BaseException) -> bool:
+        return bool(error.args) and error.args[0] in _LOCKED
 
     def is_disconnect(self, error: BaseException) -> bool:
         if isinstance(error, pymysql.err.InterfaceError):

@@ -36,7 +36,8 @@ class Pruning:
         self.revoked = self._pair(t.revoked, t.revoked.c.task_id, t.revoked.c.until < before)
         gone = ~sa.exists().where(t.messages.c.id == t.unique.c.message)
         over = sa.or_(t.unique.c.until < before, sa.and_(t.unique.c.until.is_(None), gone))
-        self.keys = self._pair(t.unique, t.unique.c.unique_key, over)
+        # Looked at again as it is deleted: a row that was locked after the look may be another's by then.
+        self.keys = self._pair(t.unique, t.unique.c.unique_key, over, still=over)
         self.chords = self._pair(t.chords, t.chords.c.group_id, t.chords.c.closed_at < before)
         self.open_chords = self._pair(t.chords, t.chords.c.group_id, t.chords.c.created_at < before)
         parts = t.chord_parts
@@ -58,12 +59,18 @@ class Pruning:
         )
 
     def _pair(
-        self, table: sa.Table, key: sa.Column[Any], old: sa.ColumnElement[bool]
+        self,
+        table: sa.Table,
+        key: sa.Column[Any],
+        old: sa.ColumnElement[bool],
+        still: sa.ColumnElement[bool] | None = None,
     ) -> tuple[Statement, Statement]:
         find = sa.select(key).where(old).limit(sa.bindparam("batch"))
+        found = key.in_(sa.bindparam("ids", expanding=True))
+        delete = table.delete().where(found if still is None else sa.and_(found, still))
         return (
             Statement(lambda: self._dialect.skip_locked(find)),
-            Statement(lambda: table.delete().where(key.in_(sa.bindparam("ids", expanding=True)))),
+            Statement(lambda: delete),
         )
 
     def steps(
@@ -87,7 +94,7 @@ class Pruning:
         find, delete = pair
         keys = [row[0] for row in tx.rows(find, before=before, batch=batch)]
         for some in chunks(keys, 500):
-            tx.run(delete, ids=some)
+            tx.run(delete, ids=some, before=before)
         return len(keys)
 
     def _delete_chords(

@@ -19,6 +19,7 @@ from celerylite._store import (
 )
 from celerylite._store.control import Control
 from celerylite._store.engine import Database, Transaction
+from celerylite._store.keywait import KeyWait
 from celerylite._store.messages import Messages
 from celerylite._store.periodic import Periodic
 from celerylite._store.writer import Writer
@@ -34,6 +35,7 @@ class Scheduling(Store):
 
     database: Database
     _writer: Writer
+    _key_wait: KeyWait
     _control: Control
     _messages: Messages
     _periodic: Periodic
@@ -70,7 +72,7 @@ class Scheduling(Store):
             self._send(tx, entry, outgoing)
             return Ticked.PUBLISHED
 
-        return self._writer.run(take)
+        return self._key_wait.run(lambda: self._writer.run(take))
 
     def _is_busy(self, tx: Transaction, entry: str) -> bool:
         task_id, buffered_at = self._periodic.last_sent(tx, entry)
@@ -95,7 +97,7 @@ class Scheduling(Store):
             self._send(tx, entry, outgoing)
             return True
 
-        return self._writer.run(take)
+        return self._key_wait.run(lambda: self._writer.run(take))
 
     def is_outstanding(self, task_id: str) -> bool:
         self._writer.flush()

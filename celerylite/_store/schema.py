@@ -354,7 +354,7 @@ def _unique(metadata: sa.MetaData) -> sa.Table:
         "celerylite_unique",
         metadata,
         sa.Column("unique_key", sa.String(255), primary_key=True),
-        sa.Column("task_id", _Key, nullable=False),
+        sa.Column("task_id", _Key, nullable=False, index=True),
         # The row of the message: without it, and without a time, the key is free whatever became of it.
         sa.Column("message", sa.BigInteger(), nullable=False),
         sa.Column("until", sa.Double(), index=True),

@@ -37,6 +37,7 @@ from celerylite._store.changes import Changes, payloads
 from celerylite._store.chords import Chords
 from celerylite._store.control import Control
 from celerylite._store.engine import Database, Statement, Transaction
+from celerylite._store.keywait import KeyWait
 from celerylite._store.messages import Messages, row_of, token_owner
 from celerylite._store.periodic import Periodic
 from celerylite._store.places import Places
@@ -113,6 +114,7 @@ class SqlStore(Scheduling):
         self._wakeup = Wakeup(database, self._look)
         self._writer = Writer(database, self._wakeup.announce, window_s)
         self._wakeup.writer = self._writer
+        self._key_wait = KeyWait(database.patience_s)
         #: What settlements published whose fate is not known, by row and token of the settled delivery.
         self._unsure: dict[tuple[int, str], list[Delivery | None]] = {}
         #: What was claimed or rescued for whom, by transactions whose COMMIT may have arrived unanswered.
@@ -123,10 +125,12 @@ class SqlStore(Scheduling):
     # -- publishing ---------------------------------------------------------------------------------
 
     def publish(self, outgoing: Sequence[Outgoing]) -> list[Published]:
-        return self._writer.run(lambda tx: self._insert(tx, outgoing))
+        return self._key_wait.run(lambda: self._writer.run(lambda tx: self._insert(tx, outgoing)))
 
     def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
-        self._writer.run_soon(lambda tx: self._insert(tx, outgoing), done)
+        self._key_wait.run_soon(
+            functools.partial(self._writer.run_soon, lambda tx: self._insert(tx, outgoing)), done
+        )
 
     def _insert(
         self, tx: Transaction, outgoing: Sequence[Outgoing], may_raise: bool = True
@@ -237,7 +241,7 @@ class SqlStore(Scheduling):
         earlier = self._unsure.get(attempt.key, [])
         try:
             try:
-                result = self._writer.run(attempt.work)
+                result = self._key_wait.run(lambda: self._writer.run(attempt.work))
             except ClaimLost:
                 if not self._hold_any(earlier):
                     self._unsure.pop(attempt.key, None)
@@ -472,6 +476,8 @@ class SqlStore(Scheduling):
         for row in results:
             if row.task_id not in running:
                 self._results.save_unless_begun(tx, row)
+        if until > _clock.time():  # Else it is a revoke that is lifted.
+            self._unique.free(tx, ids)
 
     def revoked(self) -> set[str]:
         return self.database.read(self._control.revoked)

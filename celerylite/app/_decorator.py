@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from celerylite import _state
+from celerylite._call_keys import check_limit
 from celerylite.app._pydantic import PydanticFunction
 from celerylite.exceptions import DuplicateTaskNameWarning
 from celerylite.local import PromiseProxy
@@ -93,6 +94,9 @@ class TaskDecorator:
         lazy: bool = True,
         **opts: Any,
     ) -> Any:
+        if opts.get("concurrency_limit") is not None:
+            # Here, where it is written: the task itself is made at its first use.
+            check_limit(opts.get("name") or fun.__name__, opts["concurrency_limit"])
         if shared:
             _share(fun, opts)
         if not lazy or self.finalized:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from celerylite._call_keys import check_limit
 from celerylite.utils import deprecated
 
-__all__ = ("FROM_CONFIG", "extract_exec_options", "fill_in", "warn_of_routing")
+__all__ = ("FROM_CONFIG", "check", "extract_exec_options", "fill_in", "warn_of_routing")
 
 #: Options of a task that are options of each of its calls too.
 _CALL_OPTIONS = (
@@ -63,6 +64,14 @@ def warn_of_routing(cls: type[Any]) -> None:
                 removal="6.0",
                 alternative="Use the task_routes setting instead.",
             )
+
+
+def check(cls: type[Any]) -> None:
+    """Raise ValueError for an option that no call could be made with."""
+    limit = cls.concurrency_limit
+    # A property has its say at the call.
+    if limit is not None and not hasattr(type(limit), "__get__"):
+        check_limit(cls.name, limit)
 
 
 def fill_in(cls: type[Any], conf: Mapping[str, Any]) -> None:

@@ -186,6 +186,7 @@ class Task(_Parametrised[P, R]):
         if not was_bound:
             cls.annotate()
             cls.request_stack = LocalStack()
+        _task_options.check(cls)
         cls.on_bound(app)
         return app
 

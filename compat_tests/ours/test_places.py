@@ -15,10 +15,19 @@ from typing import Any
 
 import pytest
 
-from celerylite import Celery
+from celerylite import Celery, Task
 from celerylite._store import open_store
 from celerylite.exceptions import Reject, TaskRevokedError
-from compat_tests.ours.runtime_fixtures import DEADLINE_S, PRELUDE, ROOT, Gate, MakeApp, Program, rows
+from compat_tests.ours.runtime_fixtures import (
+    DEADLINE_S,
+    PRELUDE,
+    PROGRAM_DEADLINE_S,
+    ROOT,
+    Gate,
+    MakeApp,
+    Program,
+    rows,
+)
 from compat_tests.ours.store_fixtures import make_url
 
 
@@ -149,21 +158,36 @@ def test_a_call_that_waits_for_a_place_can_be_revoked(file_app: Celery, gate: Ga
     assert first.get(timeout=DEADLINE_S) == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "text"),
-    [
-        ({"limit": 0}, ValueError, "concurrency_limit: expected a number of at least 1, got 0"),
-        ({"concurrency_key": "{z}"}, TypeError, "expected names of its arguments in braces (x), got '{z}'"),
-    ],
-)
-def test_a_limit_that_is_none_is_refused_at_the_call(
-    file_app: Celery, gate: Gate, options: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    wait = limited_task(file_app, gate, **options)
-    with pytest.raises(error, match=re.escape(text)):
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "2", True])
+def test_a_limit_that_is_none_is_refused_where_it_is_written(file_app: Celery, limit: Any) -> None:
+    def step() -> None: ...
+
+    text = re.escape(f"concurrency_limit: expected a whole number of at least 1, got {limit!r}")
+    with pytest.raises(ValueError, match=f"task step: {text}"):
+        file_app.task(concurrency_limit=limit)(step)
+    with pytest.raises(ValueError, match=f"task proj.step: {text}"):
+        file_app.task(name="proj.step", concurrency_limit=limit)(step)
+    with pytest.raises(ValueError, match=f"task proj.Step: {text}"):
+        file_app.register_task(type("Step", (Task,), {"name": "proj.Step", "concurrency_limit": limit})())
+    file_app.finalize()
+    assert not [name for name in file_app.tasks if name.endswith("step")]
+
+
+def test_a_limit_that_is_none_by_the_time_of_the_call_is_refused_there(file_app: Celery, gate: Gate) -> None:
+    wait = limited_task(file_app, gate)
+    wait.concurrency_limit = 0
+    with pytest.raises(ValueError, match="concurrency_limit: expected a whole number of at least 1, got 0"):
         wait.delay(1)
 
 
+def test_a_key_that_does_not_fit_the_arguments_is_refused_at_the_call(file_app: Celery, gate: Gate) -> None:
+    wait = limited_task(file_app, gate, concurrency_key="{z}")
+    text = "expected names of its arguments in braces (x), got '{z}'"
+    with pytest.raises(TypeError, match=re.escape(text)):
+        wait.delay(1)
+
+
+@pytest.mark.timeout(60)
 def test_a_program_that_ends_finishes_the_calls_that_wait_for_a_place(
     start_program: Callable[..., Program], database: Path
 ) -> None:
@@ -176,7 +200,7 @@ for x in range(10):
     step.delay(x)
 """
     )
-    assert program.process.wait(DEADLINE_S + 5) == 0
+    assert program.process.wait(PROGRAM_DEADLINE_S) == 0
     assert rows(database, "select status, count(*) from celery_taskmeta group by status") == [("SUCCESS", 10)]
 
 
@@ -200,7 +224,7 @@ for _ in range(2):
 say("forked")
 app.start_runtime()
 say("started")
-group([work.s(x) for x in range(10)]).delay().get(timeout=30)
+group([work.s(x) for x in range(10)]).delay().get(timeout=50)
 say("done")
 os.read(0, 1)
 app.close()
@@ -258,6 +282,7 @@ def start(url: str, tmp_path: Path) -> Iterator[Start]:
         program.close()
 
 
+@pytest.mark.timeout(60)
 def test_three_processes_together_keep_to_the_limit(start: Start, tmp_path: Path) -> None:
     program = start(_THREE)
     for line in ("forked", "started", "done"):
@@ -273,6 +298,7 @@ def test_three_processes_together_keep_to_the_limit(start: Start, tmp_path: Path
     assert len({line[2] for line in lines}) > 1
 
 
+@pytest.mark.timeout(60)
 def test_a_place_whose_process_was_killed_goes_to_one_that_waits(start: Start, url: str) -> None:
     program = start(_HOLDER)
     app = Celery("program")
@@ -289,4 +315,4 @@ def test_a_place_whose_process_was_killed_goes_to_one_that_waits(start: Start, u
         assert waits.state == "PENDING"
         program.process.kill()
         program.process.wait()
-        assert waits.get(timeout=15) == 1
+        assert waits.get(timeout=PROGRAM_DEADLINE_S) == 1

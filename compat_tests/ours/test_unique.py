@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from celerylite import Celery, chain, chord, group, signals
 from celerylite.exceptions import AlreadyQueued, ChordError, TaskRevokedError
 from celerylite.result import AsyncResult
-from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate, MakeApp, rows, states_of
+from compat_tests.ours.runtime_fixtures import DEADLINE_S, PROGRAM_DEADLINE_S, Gate, MakeApp, rows, states_of
 
 
 def waiting_task(app: Celery, gate: Gate, **options: Any) -> Any:
@@ -229,6 +229,19 @@ def test_a_task_that_ends_otherwise_frees_its_key(file_app: Celery, how: str) ->
     assert end.apply_async(countdown=1000).id != first.id
 
 
+@pytest.mark.parametrize("options", [{}, {"countdown": 3600}])
+def test_a_call_that_was_revoked_while_nobody_ran_is_no_holder(
+    make_app: MakeApp, gate: Gate, options: dict[str, Any]
+) -> None:
+    wait = waiting_task(make_app(celerylite_runtime="off"), gate, unique=True)
+    first = wait.apply_async((1,), **options)
+    first.revoke()
+    assert first.state == "REVOKED"
+    second = wait.apply_async((1,), **options)
+    assert second.id != first.id
+    assert wait.delay(1).id == second.id
+
+
 def test_a_call_that_is_sent_again_takes_its_key_again(file_app: Celery, gate: Gate) -> None:
     gate.open()
     wait = waiting_task(file_app, gate, unique=True)
@@ -297,6 +310,7 @@ def test_an_eager_call_is_never_a_duplicate(file_app: Celery) -> None:
     assert outer.delay(1).get() == 1
 
 
+@pytest.mark.timeout(60)
 def test_a_key_whose_process_was_killed_is_free_when_its_task_has_been_concluded(
     start_program: Callable[..., Any], make_app: MakeApp, database: Path
 ) -> None:
@@ -322,13 +336,14 @@ threading.Event().wait(60)
     program.process.wait()
     app.start_runtime()
     with pytest.raises(Exception, match="is gone"):
-        app.AsyncResult(task_id).get(timeout=DEADLINE_S)
+        app.AsyncResult(task_id).get(timeout=PROGRAM_DEADLINE_S)
     again = wait.delay(1)
     assert again.id != task_id
-    again.get(timeout=DEADLINE_S)
+    again.get(timeout=PROGRAM_DEADLINE_S)
     assert states_of(database)[task_id] == "FAILURE"
 
 
+@pytest.mark.timeout(60)
 def test_of_several_processes_one_gets_the_key(
     start_program: Callable[..., Any], make_app: MakeApp, database: Path
 ) -> None:

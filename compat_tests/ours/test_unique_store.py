@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from kombu.exceptions import OperationalError
 
 from celerylite import _clock
 from celerylite._call_keys import UNIQUE
-from celerylite._store import Delivery, Duplicate, Outgoing, Settlement
+from celerylite._store import Delivery, Duplicate, Outgoing, ResultRow, Settlement
 from celerylite._store.sql import SqlStore
 from celerylite.exceptions import AlreadyQueued
-from compat_tests.ours.store_fixtures import Opener, alive, join, make_opener, make_url, out, success
+from compat_tests.ours.store_fixtures import (
+    DEADLINE_S,
+    Opener,
+    alive,
+    join,
+    make_opener,
+    make_url,
+    out,
+    soon,
+    success,
+)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
@@ -112,6 +125,35 @@ def test_whatever_takes_a_message_away_frees_its_key(store: SqlStore, how: str) 
     assert holder(store) is None
 
 
+@pytest.mark.parametrize("state", ["ready", "scheduled", "claimed", "running"])
+def test_a_revoke_frees_the_key_of_a_call_that_has_not_begun(store: SqlStore, state: str) -> None:
+    header = {"task": "proj.add", UNIQUE: {"key": "k", "id": "first"}}
+    due = _clock.time() + 1000 if state == "scheduled" else None
+    owner = "me" if state in ("claimed", "running") else None
+    store.publish([out("first", headers=header, due_at=due, owner=owner, running=state == "running")])
+    revoked = ResultRow(task_id="first", status="REVOKED")
+    store.revoke(["first"], until=_clock.time() - 1)
+    assert holder(store) == "first"
+    store.revoke(["first"], until=_clock.time() + 1000, results=[revoked])
+    assert holder(store, "second") == ("first" if state == "running" else None)
+
+
+def test_a_revoke_leaves_a_key_that_holds_for_a_time(store: SqlStore) -> None:
+    store.publish([keyed("first", lasts=1000.0)])
+    store.revoke(["first"], until=_clock.time() + 1000)
+    assert holder(store) == "first"
+
+
+def test_what_was_revoked_does_not_free_the_key_of_another_when_it_is_turned_away(store: SqlStore) -> None:
+    store.publish([keyed("first")])
+    store.revoke(["first"], until=_clock.time() + 1000)
+    assert holder(store, "second") is None
+    (first,) = store.claim("me", None, 1).deliveries
+    assert first.message.id == "first"
+    store.settle(success(first))
+    assert holder(store, "third") == "second"
+
+
 def test_a_message_that_cannot_be_read_frees_its_key(store: SqlStore) -> None:
     assert holder(store, "first") is None
     store.database.write(lambda tx: tx.execute_text("UPDATE celerylite_messages SET properties = 'x'"))
@@ -130,6 +172,18 @@ def test_keys_that_are_free_are_cleaned_up(store: SqlStore) -> None:
     assert _keys(store) == {"k"}
     store.settle(success(held))
     assert _keys(store) == set()
+
+
+def test_a_key_that_was_found_free_and_taken_since_is_not_cleaned_up(store: SqlStore) -> None:
+    # PostgreSQL finds it when it is replaced between the snapshot of the look and its lock on the row.
+    begun(store, "again")
+    begun(store, "for long", key="a", lasts=1000.0)
+    store.publish([keyed("gone", "b")])
+    store.purge()
+    _, delete = store._pruning.keys
+    ids = ["k", "a", "b"]
+    assert store.database.write(lambda tx: tx.run(delete, ids=ids, before=_clock.time())) == 1
+    assert _keys(store) == {"k", "a"}
 
 
 def _keys(store: SqlStore) -> set[str]:
@@ -226,3 +280,129 @@ def test_a_database_of_the_version_before_gets_the_tables(opener: Opener) -> Non
     assert [each.message.id for each in migrated.waiting(10)] == ["kept"]
     assert holder(migrated, "new") is None
     assert holder(migrated) == "new"
+
+
+# -- keys in transactions that stay open ---------------------------------------------------------------
+
+
+@pytest.fixture
+def holds(store: SqlStore) -> Iterator[sa.Connection]:
+    """Somebody's transaction that has taken the key "k" and stays open."""
+    if store.database.dialect.single_writer:
+        pytest.skip("an open transaction has locked the whole database")
+    engine = sa.create_engine(store.database.url, poolclass=sa.pool.NullPool)
+    with engine.connect() as connection:
+        assert store.publish_in(connection, [keyed("theirs")]) == []
+        yield connection
+    engine.dispose()
+
+
+def test_an_open_transaction_with_a_key_stops_only_who_wants_that_key(
+    opener: Opener, holds: sa.Connection
+) -> None:
+    store = opener(publish_timeout=15.0)
+    join(store, "me")
+    wants = [threading.Thread(target=holder, args=[store, f"wants-{n}"]) for n in range(8)]
+    settled = begun(store, "settled", key="other")
+    for thread in wants:
+        thread.start()
+    slowest = 0.0
+    for number in range(40):
+        before = time.monotonic()
+        store.publish([out(f"free-{number}")])
+        assert store.renew("me")
+        slowest = max(slowest, time.monotonic() - before)
+    store.settle(success(settled))
+    assert all(thread.is_alive() for thread in wants)
+    assert slowest < 4.0
+    holds.commit()
+    for thread in wants:
+        thread.join()
+    assert holder(store) == "theirs"
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+@pytest.mark.parametrize("how", ["publish", "publish_soon", "follow"])
+def test_who_waits_for_a_key_gets_it_or_its_holder_when_the_transaction_ends(
+    store: SqlStore, holds: sa.Connection, ending: str, how: str
+) -> None:
+    first = begun(store, "first", key="other")
+    waits: Future[Any]
+    if how == "publish_soon":
+        waits = soon(store.publish_soon, [keyed("waits")])
+    else:
+        waits = Future()
+
+        def ask() -> None:
+            if how == "publish":
+                waits.set_result(store.publish([keyed("waits")]))
+            else:
+                waits.set_result(store.settle(success(first, publish=(keyed("waits", owner="me"),))))
+
+        threading.Thread(target=ask).start()
+    with pytest.raises(TimeoutError):
+        waits.result(timeout=0.3)
+    getattr(holds, ending)()
+    (published,) = waits.result(timeout=DEADLINE_S)
+    if how == "follow":
+        assert published.message.headers[UNIQUE].get("holder") == ("theirs" if ending == "commit" else None)
+    elif ending == "commit":
+        assert published.holder == "theirs"
+    else:
+        assert published is None
+    assert holder(store) == ("theirs" if ending == "commit" else "waits")
+
+
+def test_a_key_that_stays_locked_is_an_error_that_names_it(opener: Opener, holds: sa.Connection) -> None:
+    impatient = opener(publish_timeout=1.0)
+    with pytest.raises(OperationalError, match=r"unique key 'k'.*got an open transaction that holds it"):
+        impatient.publish([keyed("waits")])
+    failed = soon(impatient.publish_soon, [keyed("waits")])
+    with pytest.raises(OperationalError, match="unique key 'k'"):
+        failed.result(timeout=DEADLINE_S)
+    impatient.publish([out("free")])
+
+
+def test_an_open_transaction_that_met_a_key_does_not_stop_its_task_from_ending(store: SqlStore) -> None:
+    if store.database.dialect.single_writer:
+        pytest.skip("an open transaction has locked the whole database")
+    delivery = begun(store)
+    engine = sa.create_engine(store.database.url, poolclass=sa.pool.NullPool)
+    with engine.connect() as mine:
+        (refused,) = store.publish_in(mine, [keyed("second")])
+        assert refused.holder == "first"
+        before = time.monotonic()
+        store.settle(success(delivery))
+        assert time.monotonic() - before < 3.5
+    assert holder(store) is None
+    engine.dispose()
+
+
+def test_keys_are_taken_in_one_order_whatever_that_of_the_messages(store: SqlStore, opener: Opener) -> None:
+    stores = [store] if store.database.memory else [store, opener()]
+    keys = [f"k{number}" for number in range(20)]
+    start = threading.Barrier(4)
+    accepted: list[str] = []
+
+    def publish(number: int) -> None:
+        start.wait()
+        ordered = keys if number % 2 else keys[::-1]
+        outgoing = [keyed(f"{number}-{key}", key) for key in ordered]
+        published = stores[number % len(stores)].publish(outgoing)
+        accepted.extend(
+            each.message.id for each, came in zip(outgoing, published, strict=True) if came is None
+        )
+
+    threads = [threading.Thread(target=publish, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(each.partition("-")[2] for each in accepted) == sorted(keys)
+    assert store.queue_lengths() == {"celery": 20}
+
+
+def test_of_two_calls_with_one_key_that_are_sent_together_the_first_is_sent(store: SqlStore) -> None:
+    published = store.publish([keyed("first"), keyed("second"), keyed("other", "a")])
+    assert published == [None, Duplicate(task_id="second", holder="first"), None]
+    assert [each.message.id for each in store.waiting(10)] == ["first", "other"]
