@@ -175,6 +175,17 @@ class Ticker:
         due = self._heap[0][0] + self._delay() if self._heap else self._refresh_at
         return min(due, self._refresh_at) - self._ahead
 
+    def is_firing(self, now: float) -> bool:
+        """Whether something is due at `now` (epoch seconds) or just being published. Does not block."""
+        # An entry that is being published is in no heap; whoever publishes holds the lock.
+        if not self._mutex.acquire(blocking=False):
+            return True
+        try:
+            due = self.next_due()
+        finally:
+            self._mutex.release()
+        return due is not None and due <= now
+
     def fire_due(self, now: float) -> int:
         """Publish what is due at `now` (epoch seconds); returns how many messages went out."""
         with self._mutex:
