@@ -196,6 +196,9 @@ def celery(
     if isinstance(app, str):
         app = load_app(ctx, app)
     ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)
+    if ctx.invoked_subcommand != worker.name:
+        # A command is about to end: what it sends is for the processes that stay.
+        ctx.with_resource(ctx.obj.app.leaving_tasks_to_others())
     _add_user_options(ctx, ctx.obj.app.user_options)
 
 

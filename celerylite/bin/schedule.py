@@ -29,8 +29,6 @@ _COLUMNS = "{:<28} {:<36} {:<17} {:<17} {:>6}  {:<8} {}"
 def schedule(ctx: click.Context) -> None:
     """Show the beat schedule, or edit it while programs run."""
     app = ctx.obj.app
-    # What is edited is for the programs that fire the schedule; this one is about to end.
-    app.conf.celerylite_runtime = "off"
     app.loader.import_default_modules()
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_)
