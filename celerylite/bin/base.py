@@ -71,12 +71,19 @@ class CLIContext:
     """What every command finds as `ctx.obj`: the app, and how to speak to the terminal."""
 
     def __init__(
-        self, app: Celery | None, no_color: bool, workdir: Path | str | None, quiet: bool = False
+        self,
+        app: Celery | None,
+        no_color: bool,
+        workdir: Path | str | None,
+        quiet: bool = False,
+        is_program: bool = False,
     ) -> None:
         self.app: Celery = app or get_current_app()
         self.no_color = no_color
         self.quiet = quiet
         self.workdir = workdir
+        #: This is the program at a shell, not a call from Python: errors are for eyes.
+        self.is_program = is_program
 
     @cached_property
     def OK(self) -> str:

@@ -51,6 +51,8 @@ _COMMANDS = (
     *(refuse(name) for name in ("amqp", "graph", "logtool")),
 )
 _GLOBAL = "Global Options"
+#: What the context has at first when this is the program at a shell.
+_PROGRAM = object()
 
 
 class CeleryGroup(click.Group):
@@ -195,7 +197,8 @@ def celery(
         return
     if isinstance(app, str):
         app = load_app(ctx, app)
-    ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)
+    is_program = ctx.obj is _PROGRAM
+    ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet, is_program=is_program)
     if ctx.invoked_subcommand != worker.name:
         # A command is about to end: what it sends is for the processes that stay.
         ctx.with_resource(ctx.obj.app.leaving_tasks_to_others())
@@ -262,4 +265,4 @@ def main() -> Any:
     """Run the command line and end the process with its exit code."""
     # A project that still says `from celery import Celery` gets the app that these commands can use.
     install_as_celery()
-    return celery(auto_envvar_prefix="CELERY")
+    return celery(auto_envvar_prefix="CELERY", obj=_PROGRAM)

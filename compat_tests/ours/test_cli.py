@@ -225,6 +225,20 @@ def test_a_call_that_is_sent_again_is_left_to_others_and_fires_no_schedule(
     connection.close()
 
 
+def test_a_task_that_failed_is_told_in_one_line_and_its_traceback_when_asked_for(
+    cli: Cli, start: Start
+) -> None:
+    task_id = cli("-A", "proj", "call", "proj.fail").stdout.strip()
+    start("-A", "proj", "worker")
+    done = cli("-A", "proj", "result", task_id)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: ValueError: broken on purpose (--traceback shows where)\n"
+    told = cli("-A", "proj", "result", "--traceback", task_id).stdout
+    assert told.startswith("Traceback (most recent call last)")
+    assert 'raise ValueError("broken on purpose")' in told
+    assert "celerylite/bin" not in told
+
+
 def test_the_shell_leaves_tasks_to_others_unless_it_is_told_to_run_them(cli: Cli) -> None:
     said = "add.delay(1, 2); print(app._runtime)\n"
     assert "None" in cli("-A", "proj", "shell", "--python", input=said).stdout
