@@ -23,6 +23,7 @@ from celerylite.bin.base import (
     CLIContext,
     consume_preload_options,
     handle_preload_options,
+    missing_database,
 )
 from celerylite.bin.beat import beat
 from celerylite.bin.call import call
@@ -240,6 +241,9 @@ def report(ctx: click.Context) -> None:
     """Show what is useful to include in a bug report."""
     app = ctx.obj.app
     app.loader.import_default_modules()
+    missing = missing_database(app)
+    if missing:
+        ctx.obj.error(missing)
     ctx.obj.echo(app.bugreport())
 
 

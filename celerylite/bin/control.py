@@ -16,6 +16,7 @@ from celerylite.bin.base import (
     CeleryOption,
     handle_preload_options,
     handle_remote_command_error,
+    require_database,
 )
 from celerylite.exceptions import AlreadyQueued, CeleryCommandException
 from celerylite.platforms import EX_FAILURE, EX_UNAVAILABLE, signals
@@ -188,6 +189,7 @@ def status(
     ctx: click.Context, timeout: float, destination: list[str] | None, json: bool, **kwargs: Any
 ) -> None:
     """Show list of workers that are online."""
+    require_database(ctx)
     callback = None if json else partial(_say_reply, ctx)
     asked = ctx.obj.app.control.inspect(timeout=timeout, destination=destination, callback=callback)
     try:
@@ -214,6 +216,7 @@ def inspect(
     _verify("inspect", command)
     callback = None if json else partial(_say_reply, ctx, show_reply=True)
     arguments = _arguments(command, ctx.args)
+    require_database(ctx)
     asked = ctx.obj.app.control.inspect(timeout=timeout, destination=destination, callback=callback)
     try:
         replies = asked._request(command, **arguments)

@@ -6,9 +6,16 @@ from typing import Any
 
 import click
 
+from celerylite.backends.database import DatabaseBackend
 from celerylite.bin._completion import complete_tasks
 from celerylite.bin._waiting import wait_for
-from celerylite.bin.base import EX_FAILURE, CeleryCommand, CeleryOption, handle_preload_options
+from celerylite.bin.base import (
+    EX_FAILURE,
+    CeleryCommand,
+    CeleryOption,
+    handle_preload_options,
+    require_database,
+)
 from celerylite.exceptions import CeleryCommandException
 
 __all__ = ("result",)
@@ -42,6 +49,8 @@ def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) 
     code is 1; --traceback says where.
     """
     found = (_task(ctx, task) if task else ctx.obj.app).AsyncResult(task_id)
+    if isinstance(found.backend, DatabaseBackend):
+        require_database(ctx)
     if traceback:
         ctx.obj.echo(found.traceback)
         return

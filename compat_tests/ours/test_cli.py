@@ -251,6 +251,27 @@ def test_arguments_that_are_no_json_are_refused(cli: Cli) -> None:
     assert '{"x": 1} was not an array' in cli("-A", "proj", "call", "proj.add", "-a", '{"x": 1}').stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("status", 69),
+        ("inspect active", 69),
+        ("result some-id", 69),
+        ("events --dump", 69),
+        ("report", 0),
+        ("list bindings", 0),
+    ],
+)
+def test_a_look_at_a_database_that_is_not_here_makes_none(
+    cli: Cli, project: Path, words: str, code: int
+) -> None:
+    done = cli(*words.split())
+    assert done.returncode == code
+    assert f"there is no database here: expected celerylite.sqlite3 in {project}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in project.iterdir() if path.suffix != ".pyc"] == ["proj.py"]
+
+
 def test_purge_deletes_what_waits_after_asking(cli: Cli) -> None:
     cli("-A", "proj", "call", "proj.add", "-a", "[1, 2]")
     assert cli("-A", "proj", "purge", input="n\n").returncode == 1
