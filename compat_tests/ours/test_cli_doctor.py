@@ -191,6 +191,8 @@ def test_entries_that_will_not_work_are_named(app: Celery, doctor: Doctor) -> No
     )
     assert cron.startswith("fails    schedule 'cron': schedule: expected a cron line of five fields")
     assert lost == "fails    schedule 'lost' of shop.gone: no task of this name is registered"
+    (told,) = (line for line in lines if "shop.gone" in line)
+    assert told.endswith("-> docs/failures.md#nobody-knows-the-task-or-its-content-is-not-accepted")
     assert typo.startswith("fails    schedule 'typo': beat_schedule['typo']: expected the keys")
 
 
