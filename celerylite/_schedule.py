@@ -15,6 +15,7 @@ from celerylite._outbox import Outbox
 from celerylite._reconcile import app_name, read_schedule
 from celerylite._specs import read_spec, write_spec
 from celerylite._store import Outgoing, PeriodicRow
+from celerylite.schedules import schedule
 from celerylite.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Schedule:
             "relative": relative,
         }
         refuse_custom(self._app)
-        entry = read_entry(self._app, name, values)
+        entry = _with_interval(read_entry(self._app, name, values))
         row = PeriodicRow(
             name=entry.key,
             spec=write_spec(entry),
@@ -130,7 +131,7 @@ class Schedule:
         if "task" in values:
             values["task"] = getattr(values["task"], "name", values["task"])
         known = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "name"}
-        changed = read_entry(self._app, name, {**known, **values})
+        changed = _with_interval(read_entry(self._app, name, {**known, **values}))
         columns: dict[str, Any] = {"spec": write_spec(changed), "task": changed.task}
         if values.keys() & {"schedule", "timezone", "relative"}:
             columns["last_run_at"] = _clock.time()
@@ -239,11 +240,23 @@ class Schedule:
             **{field.name: getattr(entry, field.name) for field in fields(entry)},
             origin=changed if row.spec is not None else "code",
             enabled=row.enabled,
-            last_run_at=_moment(row.last_run_at),
+            # Until it has run, the row holds the moment from which it counts.
+            last_run_at=_moment(row.last_run_at) if row.total_run_count else None,
             next_run_at=_moment(_next_run(entry, row)),
             total_run_count=row.total_run_count,
             last_task_id=row.last_task_id,
         )
+
+
+def _with_interval(entry: Entry) -> Entry:
+    """The entry, unless it would be due all the time. Raises ValueError."""
+    when = entry.schedule
+    if isinstance(when, schedule) and when.run_every.total_seconds() <= 0:
+        raise ValueError(
+            f"schedule: expected an interval above 0 seconds for {entry.name!r}, got "
+            f"{when.run_every.total_seconds():g}; give the seconds between two runs"
+        )
+    return entry
 
 
 def _next_run(entry: Entry, row: PeriodicRow) -> float | None:

@@ -45,6 +45,8 @@ _CLOCKS_DIFFER_S = 1.0
 _BUFFERED_S = 0.5
 #: The pause of a schedule that says it is always due.
 _AT_ONCE_S = 0.01
+#: The pause of an interval of zero or less, of which nobody can mean that it never pauses.
+_NO_INTERVAL_S = 1.0
 #: Missed runs published in one go with ``catch_up='all'``; the others follow at once.
 _BATCH = 100
 
@@ -174,6 +176,17 @@ class Ticker:
             return now - self._ahead
         due = self._heap[0][0] + self._delay() if self._heap else self._refresh_at
         return min(due, self._refresh_at) - self._ahead
+
+    def is_firing(self, now: float) -> bool:
+        """Whether something is due at `now` (epoch seconds) or just being published. Does not block."""
+        # An entry that is being published is in no heap; whoever publishes holds the lock.
+        if not self._mutex.acquire(blocking=False):
+            return True
+        try:
+            due = self.next_due()
+        finally:
+            self._mutex.release()
+        return due is not None and due <= now
 
     def fire_due(self, now: float) -> int:
         """Publish what is due at `now` (epoch seconds); returns how many messages went out."""
@@ -409,7 +422,7 @@ class Ticker:
         due_at = standing.buffered_at
         if due_at is None:
             return 0  # Another process has sent it.
-        messages = self._messages(entry, due_at)
+        messages = self._messages(entry, due_at) or []
         standing.buffered_at = None
         if not self.store.tick_buffered(entry.key, due_at, [self._outgoing(each) for each in messages]):
             standing.unconfirmed = True
@@ -450,7 +463,9 @@ class Ticker:
         """Of such a schedule only `is_due` is known."""
         last_run_at = standing.last_run_at
         is_due, wait_s = standing.entry.schedule.is_due(self._as_datetime(last_run_at))
-        next_at = now + max(self._refresh_every() if wait_s is None else wait_s, _AT_ONCE_S)
+        when = standing.entry.schedule
+        least_s = _NO_INTERVAL_S if isinstance(when, schedule) and when.seconds == 0 else _AT_ONCE_S
+        next_at = now + max(self._refresh_every() if wait_s is None else wait_s, least_s)
         if not is_due or not standing.enabled:
             return _Plan((), last_run_at, next_at)
         # "The run that follows the last one" is the same tick in every process; its moment may not be.
@@ -477,18 +492,20 @@ class Ticker:
             # The call is the run, so the tick has to be ours before it.
             if not self._take(entry, tick, next_at, ()):
                 return None
-            return len(self._messages(entry, tick.due_at)) or 1
+            return len(self._messages(entry, tick.due_at) or ()) or 1
         busy = entry.overlap != "allow" and (
             self._last_run_goes_on(standing) or standing.buffered_at is not None
         )
         # No handler of publishing shall see what is not published.
         messages = [] if busy else self._messages(entry, tick.due_at)
-        taken = self._take(entry, tick, next_at, messages, busy)
+        failed, messages = messages is None, messages or []
+        taken = self._take(entry, tick, next_at, messages, busy, counts=not failed)
         if taken is Ticked.ELSEWHERE:
             return None
         if taken is Ticked.HELD_BACK:
             return self._hold_back(standing, tick)
-        self._log_sent(entry, messages)
+        if not failed:
+            self._log_sent(entry, messages)
         return len(messages)
 
     def _hold_back(self, standing: _Standing, tick: _Tick) -> int:
@@ -510,7 +527,13 @@ class Ticker:
         return last_task_id is not None and self.store.is_outstanding(last_task_id)
 
     def _take(
-        self, entry: Entry, tick: _Tick, next_at: float, messages: Iterable[Message], busy: bool = False
+        self,
+        entry: Entry,
+        tick: _Tick,
+        next_at: float,
+        messages: Iterable[Message],
+        busy: bool = False,
+        counts: bool = True,
     ) -> Ticked:
         taken = self.store.tick(
             entry.key,
@@ -521,18 +544,20 @@ class Ticker:
             overlap=Overlap(entry.overlap),
             is_busy=busy,
             app=app_name(self.app),
+            counts=counts,
         )
         if taken is Ticked.ELSEWHERE:
             logger.debug("beat: Another process has sent the due task %s (%s)", entry.name, entry.task)
         return taken
 
-    def _messages(self, entry: Entry, due_at: float) -> list[Message]:
-        """What a call of the entry's task publishes; nothing when it fails, which is logged."""
+    def _messages(self, entry: Entry, due_at: float) -> list[Message] | None:
+        """What a call of the entry's task publishes; None when it fails, which is logged."""
         with Outbox() as box:
             try:
                 call_entry(self.app, entry, due_at)
             except Exception as exc:
                 logger.exception("Message Error: %s", f"Couldn't apply scheduled task {entry.name}: {exc}")
+                return None
         return box.messages
 
 

@@ -556,10 +556,11 @@ class Store(ABC):
         overlap: Overlap = Overlap.ALLOW,
         is_busy: bool = False,
         app: str | None = None,
+        counts: bool = True,
     ) -> Ticked:
         """Publish for the tick (entry, due_at) unless that was done before; one transaction.
 
-        Sets the entry's last run to `ran_at` (default: now) and `next_run_at`, and counts the run. With
+        Sets the entry's last run to `ran_at` (default: now) and `next_run_at`, and `counts` the run. With
         `overlap` nothing is published while the message of the last run is outstanding; `is_busy` says
         that the caller has seen it so, for whom `outgoing` may be empty. An entry that is not known yet
         is added, as one of `app`.

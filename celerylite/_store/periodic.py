@@ -31,7 +31,7 @@ class Periodic:
         ran: dict[str, Any] = {
             "last_run_at": bind("ran_at"),
             "next_run_at": bind("next_at"),
-            "total_run_count": c.total_run_count + 1,
+            "total_run_count": c.total_run_count + bind("counted", type_=sa.Integer),
         }
         self._ran = Statement(lambda: table.update().where(this).values(**ran))
         self._sent = Statement(lambda: table.update().where(this).values(last_task_id=bind("sent")))
@@ -63,9 +63,11 @@ class Periodic:
         """Take a tick; False if another process has it."""
         return tx.run(self._take, name=entry, due_at=due_at, created_at=_clock.time()) == 1
 
-    def ran(self, tx: Transaction, entry: str, ran_at: float, next_run_at: float | None) -> None:
-        """Note a run."""
-        tx.run(self._ran, entry=entry, ran_at=ran_at, next_at=next_run_at)
+    def ran(
+        self, tx: Transaction, entry: str, ran_at: float, next_run_at: float | None, counts: bool
+    ) -> None:
+        """Note a run, and count it."""
+        tx.run(self._ran, entry=entry, ran_at=ran_at, next_at=next_run_at, counted=int(counts))
 
     def sent(self, tx: Transaction, entry: str, task_id: str) -> None:
         """Note which task the entry has sent."""

@@ -56,6 +56,7 @@ class Scheduling(Store):
         overlap: Overlap = Overlap.ALLOW,
         is_busy: bool = False,
         app: str | None = None,
+        counts: bool = True,
     ) -> Ticked:
         at = _clock.time() if ran_at is None else ran_at
 
@@ -64,7 +65,7 @@ class Scheduling(Store):
                 return Ticked.ELSEWHERE
             # The entry may be new, or removed by a program that does not know it.
             self._periodic.add(tx, PeriodicRow(name=entry, app=app))
-            self._periodic.ran(tx, entry, at, next_run_at)
+            self._periodic.ran(tx, entry, at, next_run_at, counts)
             if overlap is not Overlap.ALLOW and (is_busy or self._is_busy(tx, entry)):
                 if overlap is Overlap.BUFFER_ONE:
                     self._periodic.buffer(tx, entry, due_at)

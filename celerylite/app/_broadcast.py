@@ -138,13 +138,13 @@ def paused_queues(app: Celery) -> set[str]:
 
 def send_again(app: Any, task_id: str, timeout: float | None) -> None:
     """See `Control.retry_task`."""
+    if app.store.is_outstanding(task_id):
+        raise ValueError(f"expected a call that has ended, got {task_id!r}, which still waits or runs")
     kept = [run.message for run in app.store.runs(task_id) if run.message is not None]
     if not kept:
         raise LookupError(
             f"expected the id of a call whose run is in the history (celerylite_history), got {task_id!r}"
         )
-    if app.store.is_outstanding(task_id):
-        raise ValueError(f"expected a call that has ended, got {task_id!r}, which waits or runs")
     message = from_text(kept[-1])
     message.headers.update(retries=0, eta=None, expires=None)
     key = message.headers.get(UNIQUE)

@@ -65,6 +65,8 @@ class Engine:
         self._stopping = 0
         #: Stopped for good: only `start_runtime` starts it again.
         self._shut_down = False
+        #: What is sent is for other processes: a publish starts no runtime.
+        self._only_publishes = False
         _engines.add(self)
 
     # -- the store -------------------------------------------------------------------------------------
@@ -167,13 +169,22 @@ class Engine:
     def _runtime_for_publishing(self) -> Runtime | None:
         if self._runtime is not None:
             return self._runtime
-        is_off = self._shut_down or self.conf.celerylite_runtime in ("off", False, None)
-        if is_off or self._database.in_memory:
+        is_off = self._shut_down or self._only_publishes
+        if is_off or self.conf.celerylite_runtime in ("off", False, None) or self._database.in_memory:
             # As Celery with memory://: nothing runs until a worker is started.
             return None
         if self._is_changing():
             return None  # It waits in the database, for this runtime or the next one.
         return self.start_runtime(only_known=True)
+
+    @contextmanager
+    def leaving_tasks_to_others(self) -> Iterator[None]:
+        """Inside the block a publish starts no runtime; one that runs already, or is started, does run."""
+        before, self._only_publishes = self._only_publishes, True
+        try:
+            yield
+        finally:
+            self._only_publishes = before
 
     def _is_changing(self) -> bool:
         """Whether this is no moment to start one: it is being started or stopped, or the program ends."""

@@ -28,6 +28,7 @@ _ENTRY = f"{_BEAT}#what-an-entry-can-say"
 _BROKER = f"{_DIFFERENCES}#a-broker-is-not-contacted"
 _HARD_LIMIT = f"{_DIFFERENCES}#a-hard-time-limit-leaves-the-thread-behind"
 _SIGNING = f"{_DIFFERENCES}#message-signing"
+_UNKNOWN_TASK = "docs/failures.md#nobody-knows-the-task-or-its-content-is-not-accepted"
 _ARGUMENTS = "docs/failures.md#arguments-that-do-not-fit-or-cannot-be-serialised"
 
 #: How many of the next runs of an entry are shown.
@@ -248,7 +249,7 @@ def _entry(app: Any, described: str, entry: Any) -> Iterator[Finding]:
         yield _fails(f"{described}: {exc}", _ENTRY)
         return
     if wrong:
-        yield _fails(f"{described}: {wrong}", _ARGUMENTS)
+        yield _fails(f"{described}: {wrong}", _ARGUMENTS if entry.task in app.tasks else _UNKNOWN_TASK)
     else:
         yield _ok(f"{described}: next {runs}", _BEAT)
 

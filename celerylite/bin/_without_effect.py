@@ -84,7 +84,6 @@ SETTINGS: dict[str, str] = {
     "worker_timer": "the runtime sleeps until the next row is due",
     "worker_timer_precision": "the runtime sleeps until the next row is due",
     "worker_detect_quorum_queues": "there is no broker",
-    "result_compression": "as in Celery's database backend",
     "result_exchange": "results are rows",
     "result_exchange_type": "results are rows",
     "result_chord_expires": "the count of a chord lives until its body is sent",

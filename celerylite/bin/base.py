@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 
 from celerylite._commands import CeleryCommandException
 from celerylite._state import get_current_app
+from celerylite.app._database import DEFAULT_DATABASE
 from celerylite.signals import user_preload_options
 from celerylite.utils import text
 from celerylite.utils.log import mlevel
@@ -58,6 +59,8 @@ __all__ = (
     "consume_preload_options",
     "handle_preload_options",
     "handle_remote_command_error",
+    "missing_database",
+    "require_database",
 )
 
 EX_OK = 0
@@ -71,12 +74,19 @@ class CLIContext:
     """What every command finds as `ctx.obj`: the app, and how to speak to the terminal."""
 
     def __init__(
-        self, app: Celery | None, no_color: bool, workdir: Path | str | None, quiet: bool = False
+        self,
+        app: Celery | None,
+        no_color: bool,
+        workdir: Path | str | None,
+        quiet: bool = False,
+        is_program: bool = False,
     ) -> None:
         self.app: Celery = app or get_current_app()
         self.no_color = no_color
         self.quiet = quiet
         self.workdir = workdir
+        #: This is the program at a shell, not a call from Python: errors are for eyes.
+        self.is_program = is_program
 
     @cached_property
     def OK(self) -> str:
@@ -153,6 +163,24 @@ def handle_remote_command_error(command: str, exc: Exception) -> NoReturn:
     else:
         message = f"Unable to run the `{command}` command. Reason: {exc}"
     raise CeleryCommandException(message, EX_UNAVAILABLE) from exc
+
+
+def missing_database(app: Celery) -> str | None:
+    """What to say when the default database is not here, which a look at it would make; else None."""
+    path = Path(DEFAULT_DATABASE.removeprefix("sqlite:///"))
+    if app._database.url != DEFAULT_DATABASE or path.exists():
+        return None
+    return (
+        f"there is no database here: expected {path} in {Path.cwd()}, where programs of this app keep it; go "
+        "there, name the app with -A, or set CELERYLITE_DATABASE"
+    )
+
+
+def require_database(ctx: click.Context) -> None:
+    """Refuse to look into a database that is not here yet, instead of making one."""
+    missing = missing_database(ctx.obj.app)
+    if missing:
+        raise CeleryCommandException(missing, EX_UNAVAILABLE)
 
 
 def configure_from_arguments(ctx: click.Context, namespace: str | None = None) -> None:

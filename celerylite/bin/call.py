@@ -74,6 +74,4 @@ _ROUTING = "Routing Options"
 @handle_preload_options
 def call(ctx: click.Context, name: str, **options: Any) -> None:
     """Send the task NAME and print its id."""
-    # This process is about to end: the task is for those that stay.
-    ctx.obj.app.conf.celerylite_runtime = "off"
     ctx.obj.echo(ctx.obj.app.send_task(name, **options).id)

@@ -23,6 +23,7 @@ from celerylite.bin.base import (
     CLIContext,
     consume_preload_options,
     handle_preload_options,
+    missing_database,
 )
 from celerylite.bin.beat import beat
 from celerylite.bin.call import call
@@ -51,6 +52,8 @@ _COMMANDS = (
     *(refuse(name) for name in ("amqp", "graph", "logtool")),
 )
 _GLOBAL = "Global Options"
+#: What the context has at first when this is the program at a shell.
+_PROGRAM = object()
 
 
 class CeleryGroup(click.Group):
@@ -195,7 +198,11 @@ def celery(
         return
     if isinstance(app, str):
         app = load_app(ctx, app)
-    ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)
+    is_program = ctx.obj is _PROGRAM
+    ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet, is_program=is_program)
+    if ctx.invoked_subcommand != worker.name:
+        # A command is about to end: what it sends is for the processes that stay.
+        ctx.with_resource(ctx.obj.app.leaving_tasks_to_others())
     _add_user_options(ctx, ctx.obj.app.user_options)
 
 
@@ -234,6 +241,9 @@ def report(ctx: click.Context) -> None:
     """Show what is useful to include in a bug report."""
     app = ctx.obj.app
     app.loader.import_default_modules()
+    missing = missing_database(app)
+    if missing:
+        ctx.obj.error(missing)
     ctx.obj.echo(app.bugreport())
 
 
@@ -259,4 +269,4 @@ def main() -> Any:
     """Run the command line and end the process with its exit code."""
     # A project that still says `from celery import Celery` gets the app that these commands can use.
     install_as_celery()
-    return celery(auto_envvar_prefix="CELERY")
+    return celery(auto_envvar_prefix="CELERY", obj=_PROGRAM)

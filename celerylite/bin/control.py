@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import click
@@ -16,9 +17,10 @@ from celerylite.bin.base import (
     CeleryOption,
     handle_preload_options,
     handle_remote_command_error,
+    require_database,
 )
-from celerylite.exceptions import CeleryCommandException
-from celerylite.platforms import EX_UNAVAILABLE
+from celerylite.exceptions import AlreadyQueued, CeleryCommandException
+from celerylite.platforms import EX_FAILURE, EX_UNAVAILABLE, signals
 from celerylite.utils import text
 from celerylite.worker.control import Panel, controller_info_t
 
@@ -111,20 +113,36 @@ def _arguments(command: str, args: Sequence[str]) -> dict[str, Any]:
     """What the words after the command mean to it."""
     meta = Panel.meta[command]
     named = list(meta.args or ())
+    usage = f"Command {command!r} takes arguments: {meta.signature or 'none'}"
     if len(args) > len(named) and not meta.variadic:
-        raise click.UsageError(f"Command {command!r} takes arguments: {meta.signature}")
-    arguments = dict(_converted(named, args))
-    if meta.variadic:
-        arguments[meta.variadic] = list(args[len(named) :])
+        raise click.UsageError(usage)
+    arguments = dict(_converted(named, args, usage))
+    rest = list(args[len(named) :])
+    # What is to be changed must be named; what is looked at may be all there is.
+    if meta.variadic and (rest or meta.type == "inspect"):
+        arguments[meta.variadic] = rest
+    try:
+        signature(Panel.data[command]).bind(None, **arguments)
+    except TypeError as exc:
+        raise click.UsageError(f"{usage}; {exc}") from exc
     return arguments
 
 
-def _converted(named: Sequence[tuple[str, Any]], args: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _converted(
+    named: Sequence[tuple[str, Any]], args: Sequence[str], usage: str
+) -> Iterator[tuple[str, Any]]:
     for (name, convert), word in zip(named, args, strict=False):
+        convert = _signal_name if name == "signal" else convert
         try:
             yield name, word if convert is None else convert(word)
         except (TypeError, ValueError) as exc:
-            raise click.UsageError(f"{name}: {exc}") from exc
+            raise click.UsageError(f"{usage}; {name}: {exc}") from exc
+
+
+def _signal_name(word: str) -> str:
+    if not signals.supported(word.upper()):
+        raise ValueError(f"expected the name of a signal such as TERM, got {word!r}")
+    return word.upper()
 
 
 def _say_reply(ctx: click.Context, replies: dict[str, Any], show_reply: bool = False) -> None:
@@ -138,6 +156,19 @@ def _say_reply(ctx: click.Context, replies: dict[str, Any], show_reply: bool = F
 def _say_silent(ctx: click.Context, silent: Sequence[str]) -> None:
     for node in silent:
         ctx.obj.error(f"{node}: no reply", fg="red")
+
+
+def _exit_as_replied(ctx: click.Context, replies: Iterable[dict[str, Any]]) -> None:
+    """End with a failure when one of the nodes could not do it."""
+    each = (reply for by_node in replies for reply in by_node.values())
+    if any(isinstance(reply, dict) and "error" in reply for reply in each):
+        ctx.exit(EX_FAILURE)
+
+
+def _is_stored(command: str, silent: Sequence[str]) -> bool:
+    """Whether the command holds although nobody has answered."""
+    # What runs in a process that is silent has not been ended.
+    return command in _STORED and not (silent and command == "terminate")
 
 
 def _require(replies: Any, silent: Sequence[str], ctx: click.Context) -> None:
@@ -160,6 +191,7 @@ def status(
     ctx: click.Context, timeout: float, destination: list[str] | None, json: bool, **kwargs: Any
 ) -> None:
     """Show list of workers that are online."""
+    require_database(ctx)
     callback = None if json else partial(_say_reply, ctx)
     asked = ctx.obj.app.control.inspect(timeout=timeout, destination=destination, callback=callback)
     try:
@@ -186,6 +218,7 @@ def inspect(
     _verify("inspect", command)
     callback = None if json else partial(_say_reply, ctx, show_reply=True)
     arguments = _arguments(command, ctx.args)
+    require_database(ctx)
     asked = ctx.obj.app.control.inspect(timeout=timeout, destination=destination, callback=callback)
     try:
         replies = asked._request(command, **arguments)
@@ -194,8 +227,9 @@ def inspect(
     _require(replies, asked.silent, ctx)
     if json:
         ctx.obj.echo(dumps(replies))
-        return
-    _say_count(ctx, replies)
+    else:
+        _say_count(ctx, replies)
+    _exit_as_replied(ctx, [replies])
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
@@ -226,9 +260,16 @@ def control(
         )
     except Exception as exc:
         handle_remote_command_error(f"control {command}", exc)
-    _require(replies, getattr(replies, "silent", ()), ctx)
+    silent = getattr(replies, "silent", ())
+    if not replies and _is_stored(command, silent):
+        _say_silent(ctx, silent)
+        if not json:
+            ctx.obj.echo("stored: it holds for every process that starts within 7 days; none has replied now")
+    else:
+        _require(replies, silent, ctx)
     if json:
         ctx.obj.echo(dumps(replies))
+    _exit_as_replied(ctx, replies)
 
 
 def _tell_the_database(ctx: click.Context, command: str, json: bool) -> None:
@@ -238,8 +279,10 @@ def _tell_the_database(ctx: click.Context, command: str, json: bool) -> None:
     for word in ctx.args:
         try:
             getattr(ctx.obj.app.control, command)(word)
+        except AlreadyQueued as exc:
+            raise CeleryCommandException(str(exc), EX_FAILURE) from exc
         except (LookupError, ValueError) as exc:
-            raise CeleryCommandException(str(exc.args[0]), EX_UNAVAILABLE) from exc
+            raise CeleryCommandException(str(exc.args[0]), EX_FAILURE) from exc
     if json:
         ctx.obj.echo(dumps({"ok": list(ctx.args)}))
     else:
@@ -255,6 +298,9 @@ class _ForNobody:
     help: str
     done: str
 
+
+#: Commands that the database remembers for processes to come.
+_STORED = frozenset({"revoke", "revoke_by_stamped_headers", "terminate"})
 
 #: By the name of the method of `app.control`.
 _FOR_NOBODY = {

@@ -34,8 +34,7 @@ def doctor(ctx: click.Context, app_name: str | None, json: bool, **kwargs: Any) 
     fails    does not work, and what to do
     """
     app = load_app(ctx, app_name) if app_name else ctx.obj.app
-    # It looks, and is about to end: it is no process that runs tasks.
-    app.conf.celerylite_runtime = "off"
+    ctx.with_resource(app.leaving_tasks_to_others())
     app.conf.celerylite_warn_ignored = False  # The lines below say it.
     found: Counter[str] = Counter()
     for finding in examine(app):

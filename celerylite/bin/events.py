@@ -14,6 +14,7 @@ from celerylite.bin.base import (
     CeleryOption,
     handle_preload_options,
     handle_remote_command_error,
+    require_database,
 )
 from celerylite.events.dumper import evdump
 from celerylite.events.snapshot import evcam
@@ -66,6 +67,8 @@ def events(
 ) -> None:
     """Event-stream utilities."""
     app = ctx.obj.app
+    if dump or camera:
+        require_database(ctx)
     try:
         if dump:
             _run_evdump(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from celerylite.bin.base import CeleryCommand, handle_preload_options
+from celerylite.bin.base import CeleryCommand, handle_preload_options, missing_database
 
 __all__ = ("list_",)
 
@@ -20,6 +20,9 @@ def list_(ctx: click.Context) -> None:
 @click.pass_context
 def bindings(ctx: click.Context) -> None:
     """Show the queues that are configured, with exchange and routing key."""
+    missing = missing_database(ctx.obj.app)
+    if missing:
+        ctx.obj.error(missing)
     rows = [("Queue", "Exchange", "Routing Key"), ("-" * 16, "-" * 16, "-" * 16)]
     for name, queue in sorted(ctx.obj.app.amqp.queues.items()):
         rows.append((name, queue.exchange.name, queue.routing_key))

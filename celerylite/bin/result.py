@@ -6,9 +6,17 @@ from typing import Any
 
 import click
 
+from celerylite.backends.database import DatabaseBackend
 from celerylite.bin._completion import complete_tasks
 from celerylite.bin._waiting import wait_for
-from celerylite.bin.base import CeleryCommand, CeleryOption, handle_preload_options
+from celerylite.bin.base import (
+    EX_FAILURE,
+    CeleryCommand,
+    CeleryOption,
+    handle_preload_options,
+    require_database,
+)
+from celerylite.exceptions import CeleryCommandException
 
 __all__ = ("result",)
 
@@ -37,10 +45,24 @@ _GROUP = "Result Options"
 def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) -> None:
     """Print the return value of the task TASK_ID; waits for it.
 
-    On a terminal a line says how it is going meanwhile. The exception of a task that failed is raised.
+    On a terminal a line says how it is going meanwhile. Of a task that failed one line says why, and the exit
+    code is 1; --traceback says where.
     """
     found = (_task(ctx, task) if task else ctx.obj.app).AsyncResult(task_id)
-    ctx.obj.echo(found.traceback if traceback else wait_for(found, quiet=ctx.obj.quiet))
+    if isinstance(found.backend, DatabaseBackend):
+        require_database(ctx)
+    if traceback:
+        ctx.obj.echo(found.traceback)
+        return
+    try:
+        value = wait_for(found, quiet=ctx.obj.quiet)
+    except Exception as exc:
+        # Who calls this from Python gets the exception itself.
+        if not ctx.obj.is_program or not found.ready():
+            raise
+        line = " ".join(f"{type(exc).__name__}: {exc}".split())
+        raise CeleryCommandException(f"{line} (--traceback shows where)", EX_FAILURE) from exc
+    ctx.obj.echo(value)
 
 
 def _task(ctx: click.Context, name: str) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import fields
+from datetime import datetime, tzinfo
 from typing import Any
 
 import click
+from kombu.utils.json import dumps
 
+from celerylite._schedule import ScheduledTask
 from celerylite.bin.base import (
     JSON_ARRAY,
     JSON_OBJECT,
@@ -20,62 +23,124 @@ from celerylite.bin.base import (
 __all__ = ("schedule",)
 
 _GROUP = "Entry Options"
-_COLUMNS = "{:<28} {:<36} {:<17} {:<17} {:>6}  {:<8} {}"
+_COLUMNS = "{:<28} {:<36} {:<23} {:<23} {:>6}  {:<8} {}"
+_Command = Callable[..., Any]
+
+_json_option = click.option("-j", "--json", cls=CeleryOption, is_flag=True, help="Print JSON.")
 
 
 @click.group(invoke_without_command=True)
+@_json_option
 @click.pass_context
 @handle_preload_options
-def schedule(ctx: click.Context) -> None:
+def schedule(ctx: click.Context, json: bool) -> None:
     """Show the beat schedule, or edit it while programs run."""
-    app = ctx.obj.app
-    # What is edited is for the programs that fire the schedule; this one is about to end.
-    app.conf.celerylite_runtime = "off"
-    app.loader.import_default_modules()
+    ctx.obj.app.loader.import_default_modules()
     if ctx.invoked_subcommand is None:
-        ctx.invoke(list_)
+        ctx.invoke(list_, json=json)
 
 
 @schedule.command(cls=CeleryCommand, name="list")
+@_json_option
 @click.pass_context
-def list_(ctx: click.Context) -> None:
-    """Show every entry, with its last and its next run (UTC)."""
+def list_(ctx: click.Context, json: bool) -> None:
+    """Show every entry, with its last and its next run in the app's time zone."""
+    entries, zone = ctx.obj.app.schedule.entries().values(), ctx.obj.app.timezone
+    if json:
+        ctx.obj.echo(dumps([_plain(entry, zone) for entry in entries]))
+        return
     ctx.obj.echo(_COLUMNS.format("Entry", "Schedule", "Last run", "Next run", "Runs", "State", "Task"))
-    for entry in ctx.obj.app.schedule.entries().values():
+    for entry in entries:
         state = entry.origin if entry.enabled else "paused"
-        last, following = _minute(entry.last_run_at), _minute(entry.next_run_at)
+        last, following = _minute(entry.last_run_at, zone), _minute(entry.next_run_at, zone)
         runs = entry.total_run_count
         ctx.obj.echo(
             _COLUMNS.format(entry.name, repr(entry.schedule), last, following, runs, state, entry.task)
         )
 
 
-def _minute(moment: datetime | None) -> str:
-    return "-" if moment is None else moment.strftime("%Y-%m-%d %H:%M")
+def _minute(moment: datetime | None, zone: tzinfo) -> str:
+    return "-" if moment is None else moment.astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _plain(entry: ScheduledTask, zone: tzinfo) -> dict[str, Any]:
+    values = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    # Arguments of entries in the configuration may be anything.
+    values.update({name: values[name] if _is_json(values[name]) else repr(values[name]) for name in values})
+    for name in ("last_run_at", "next_run_at"):
+        moment = getattr(entry, name)
+        values[name] = None if moment is None else moment.astimezone(zone).isoformat()
+    return {**values, "schedule": repr(entry.schedule)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _entry_options(fun: _Command) -> _Command:
+    """What `add` and `change` can say of an entry; None is what was not said."""
+    for names, options in (
+        (("--overlap",), {"help": "allow, skip or buffer_one."}),
+        (("--catch-up",), {"help": "once, skip or all."}),
+        (("--kwargs",), {"type": JSON_OBJECT, "help": "JSON object."}),
+        (("--args",), {"type": JSON_ARRAY, "help": "JSON array."}),
+        (("--timezone",), {"help": "Zone whose clocks count."}),
+        (("--cron",), {"help": "A line of cron, as '0 9 * * 1-5'."}),
+        (("--every",), {"type": float, "help": "Seconds between two runs, more than 0."}),
+        (("--task",), {"help": "Name of the task."}),
+    ):
+        fun = click.option(*names, cls=CeleryOption, help_group=_GROUP, **options)(fun)
+    return fun
+
+
+def _said(
+    ctx: click.Context, every: float | None, cron: str | None, values: dict[str, Any]
+) -> dict[str, Any]:
+    """The keys of the entry that were given. Warns of a task that nobody may be able to run."""
+    if every is not None and cron is not None:
+        raise click.UsageError("expected either --every or --cron", ctx=ctx)
+    when = every if cron is None else cron
+    said = {name: value for name, value in {**values, "schedule": when}.items() if value is not None}
+    task = said.get("task")
+    if task is not None and task not in ctx.obj.app.tasks:
+        ctx.obj.error(
+            f"warning: this app has no task {task!r}; its runs fail unless another program has it",
+            fg="yellow",
+        )
+    return said
 
 
 @schedule.command(cls=CeleryCommand)
 @click.argument("name")
-@click.option("--task", cls=CeleryOption, required=True, help_group=_GROUP, help="Name of the task.")
-@click.option("--every", cls=CeleryOption, type=float, help_group=_GROUP, help="Seconds between two runs.")
-@click.option("--cron", cls=CeleryOption, help_group=_GROUP, help="A line of cron, as '0 9 * * 1-5'.")
-@click.option("--timezone", cls=CeleryOption, help_group=_GROUP, help="Zone whose clocks count.")
-@click.option(
-    "--args", cls=CeleryOption, type=JSON_ARRAY, default="[]", help_group=_GROUP, help="JSON array."
-)
-@click.option("--kwargs", cls=CeleryOption, type=JSON_OBJECT, default="{}", help_group=_GROUP, help="JSON.")
-@click.option("--catch-up", cls=CeleryOption, default="once", help_group=_GROUP, help="once, skip or all.")
-@click.option(
-    "--overlap", cls=CeleryOption, default="allow", help_group=_GROUP, help="allow, skip or buffer_one."
-)
+@_entry_options
 @click.pass_context
 def add(ctx: click.Context, /, name: str, every: float | None, cron: str | None, **values: Any) -> None:
-    """Add the entry NAME."""
+    """Add the entry NAME; --task and either --every or --cron are needed."""
+    if values["task"] is None:
+        raise click.UsageError("expected --task, the name of the task", ctx=ctx)
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron", ctx=ctx)
     with _told():
-        ctx.obj.app.schedule.add(name, schedule=every if cron is None else cron, **values)
+        ctx.obj.app.schedule.add(name, **_said(ctx, every, cron, values))
     ctx.obj.echo(f"{name}: added")
+
+
+@schedule.command(cls=CeleryCommand)
+@click.argument("name")
+@_entry_options
+@click.pass_context
+def change(ctx: click.Context, /, name: str, every: float | None, cron: str | None, **values: Any) -> None:
+    """Change what the options say of the entry NAME."""
+    said = _said(ctx, every, cron, values)
+    if not said:
+        raise click.UsageError("expected at least one option that says what to change", ctx=ctx)
+    with _told():
+        ctx.obj.app.schedule.change(name, **said)
+    ctx.obj.echo(f"{name}: changed")
 
 
 @schedule.command(cls=CeleryCommand)

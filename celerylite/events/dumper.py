@@ -55,7 +55,9 @@ class Dumper:
     def _describe(self, type: str, ev: dict[str, Any]) -> str:
         uuid = ev.pop("uuid")
         if type not in ("task-received", "task-sent"):
-            return str(TASK_NAMES.get(uuid, ""))
+            # Of a task that nobody received here its id is all that is known, unless the event has a name.
+            name = ev.pop("name", "")
+            return str(TASK_NAMES.get(uuid) or f"{name}({uuid})")
         name, args, kwargs = ev.pop("name"), ev.pop("args"), ev.pop("kwargs")
         task = TASK_NAMES[uuid] = f"{name}({uuid}) args={args} kwargs={kwargs}"
         return task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from kombu.matcher import match
@@ -181,9 +182,12 @@ class Listener:
         """Run the command here and return its reply. Raises nothing but what ends the program."""
         logger.debug("pidbox received method %s(%s)", call.method, call.arguments)
         self._runtime.app.clock.forward()
+        wrong = _wrong_call(call)
+        if wrong is not None:
+            logger.error("pidbox command %s(%s) cannot be run: %r", call.method, call.arguments, wrong)
+            return {"error": repr(wrong)}
         try:
-            command = Panel.data[call.method]
-            reply = command(self._state, **call.arguments)
+            reply = Panel.data[call.method](self._state, **call.arguments)
         except (WorkerShutdown, WorkerTerminate) as exc:
             self._stop_worker(now=isinstance(exc, WorkerTerminate))
             return {"ok": "shutting down"} if call.ticket is not None else None
@@ -198,6 +202,17 @@ class Listener:
         threading.Thread(
             target=self._runtime.shut_down, args=(now,), name="celerylite-shutdown", daemon=True
         ).start()
+
+
+def _wrong_call(call: Call) -> Exception | None:
+    """What is wrong with the command's name or its arguments: the sender's mistake, not the command's."""
+    if call.method not in Panel.data:
+        return KeyError(call.method)
+    try:
+        signature(Panel.data[call.method]).bind(None, **call.arguments)
+    except TypeError as exc:
+        return exc
+    return None
 
 
 def present_until(letters: Iterable[Letter], origin: str) -> float:

@@ -130,7 +130,9 @@ def of_outcome(x: Execution) -> Event | None:
         return "task-succeeded", {"result": result, "runtime": x.runtime}
     trace = x.einfo.traceback if x.einfo else None
     if x.state == states.FAILURE:
-        return "task-failed", {"exception": saferepr(x.retval), "traceback": trace}
+        # No event has named a task that is not registered before.
+        named = {"name": x.shown_name} if x.task is None else {}
+        return "task-failed", {"exception": saferepr(x.retval), "traceback": trace, **named}
     if x.state == states.RETRY:
         return "task-retried", {"exception": saferepr(x.retval.exc), "traceback": trace}
     if x.state == states.REVOKED:

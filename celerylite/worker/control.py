@@ -144,7 +144,10 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
     if not terminate:
         logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(ids)))
         return ok(f"tasks {ids} flagged as revoked")
-    signum = _signals.signum(signal or "TERM")
+    try:
+        signum = _signals.signum(signal or "TERM")
+    except (AttributeError, TypeError):
+        return nok(f"terminate: expected the name of a signal such as TERM, got {signal!r}")
     ended = state.consumer.terminate(lambda request: request.id in ids, signum)
     if not ended:
         return ok("terminate: tasks unknown")
@@ -198,7 +201,7 @@ def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> An
     """Tell worker(s) to modify the rate limit for a task by type."""
     try:
         rate(rate_limit)
-    except ValueError as exc:
+    except (KeyError, ValueError) as exc:
         return nok(f"Invalid rate limit string: {exc!r}")
     task = _task(state, task_name, "Rate limit attempt for unknown task %s")
     if task is None:
@@ -232,7 +235,7 @@ def _task(state: Any, name: str, complaint: str) -> Any:
     try:
         return state.app.tasks[name]
     except KeyError:
-        logger.exception(complaint, name)
+        logger.error(complaint, name)
         return None
 
 
@@ -425,7 +428,8 @@ def pool_restart(
 ) -> Any:
     """Restart execution pool."""
     if not state.app.conf.worker_pool_restarts:
-        raise ValueError("Pool restarts not enabled")
+        # As Celery: the reply shows an exception.
+        return nok(repr(ValueError("Pool restarts not enabled")))
     state.consumer.controller.reload(modules, reload, reloader=reloader)
     return ok("reload started")
 
@@ -435,7 +439,8 @@ def autoscale(state: Any, max: int | None = None, min: int | None = None) -> Any
     """Modify autoscale settings."""
     autoscaler = state.consumer.controller.autoscaler
     if not autoscaler:
-        raise ValueError("Autoscale not enabled")
+        # As Celery: the reply shows an exception.
+        return nok(repr(ValueError("Autoscale not enabled")))
     most, least = autoscaler.update(max, min)
     return ok(f"autoscale now max={most} min={least}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -206,9 +207,69 @@ def test_a_call_leaves_the_task_to_others(cli: Cli) -> None:
     assert "added" not in done.stdout
 
 
+def test_a_call_that_is_sent_again_is_left_to_others_and_fires_no_schedule(
+    cli: Cli, start: Start, project: Path
+) -> None:
+    task_id = cli("-A", "proj", "call", "proj.add", "-a", "[1, 2]").stdout.strip()
+    worker = start("-A", "proj", "worker")
+    until(worker, "added 3")
+    assert cli("-A", "proj", "result", task_id).stdout.strip() == "3"
+    worker.terminate()
+    assert worker.wait(_DEADLINE_S) == 0
+    done = cli("-A", "proj", "control", "retry_task", task_id, SCHEDULE="1")
+    assert done.stdout.strip() == f"sent again: {task_id}"
+    with sqlite3.connect(project / "proj.sqlite3") as connection:
+        # It waits, nobody has claimed it, and no entry of the schedule was even looked at.
+        assert connection.execute("SELECT owner FROM celerylite_messages").fetchall() == [(None,)]
+        assert connection.execute("SELECT count(*) FROM celerylite_periodic").fetchone() == (1,)
+    connection.close()
+
+
+def test_a_task_that_failed_is_told_in_one_line_and_its_traceback_when_asked_for(
+    cli: Cli, start: Start
+) -> None:
+    task_id = cli("-A", "proj", "call", "proj.fail").stdout.strip()
+    start("-A", "proj", "worker")
+    done = cli("-A", "proj", "result", task_id)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: ValueError: broken on purpose (--traceback shows where)\n"
+    told = cli("-A", "proj", "result", "--traceback", task_id).stdout
+    assert told.startswith("Traceback (most recent call last)")
+    assert 'raise ValueError("broken on purpose")' in told
+    assert "celerylite/bin" not in told
+
+
+def test_the_shell_leaves_tasks_to_others_unless_it_is_told_to_run_them(cli: Cli) -> None:
+    said = "add.delay(1, 2); print(app._runtime)\n"
+    assert "None" in cli("-A", "proj", "shell", "--python", input=said).stdout
+    said = "app.start_runtime() and None; print(add.delay(3, 4).get(timeout=30))\n"
+    assert "added 7" in cli("-A", "proj", "shell", "--python", input=said).stdout
+
+
 def test_arguments_that_are_no_json_are_refused(cli: Cli) -> None:
     assert "Expecting value" in cli("-A", "proj", "call", "proj.add", "-a", "[1,").stderr
     assert '{"x": 1} was not an array' in cli("-A", "proj", "call", "proj.add", "-a", '{"x": 1}').stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("status", 69),
+        ("inspect active", 69),
+        ("result some-id", 69),
+        ("events --dump", 69),
+        ("report", 0),
+        ("list bindings", 0),
+    ],
+)
+def test_a_look_at_a_database_that_is_not_here_makes_none(
+    cli: Cli, project: Path, words: str, code: int
+) -> None:
+    done = cli(*words.split())
+    assert done.returncode == code
+    assert f"there is no database here: expected celerylite.sqlite3 in {project}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in project.iterdir() if path.suffix != ".pyc"] == ["proj.py"]
 
 
 def test_purge_deletes_what_waits_after_asking(cli: Cli) -> None:

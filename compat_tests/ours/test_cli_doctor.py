@@ -15,6 +15,7 @@ from kombu import Exchange, Queue
 
 from celerylite import Celery, _clock
 from celerylite.bin import _examine
+from celerylite.bin._examine import examine
 from celerylite.bin.celery import main_for_app
 from celerylite.schedules import crontab, schedule, solar
 from compat_tests.ours.runtime_fixtures import MakeApp
@@ -191,6 +192,8 @@ def test_entries_that_will_not_work_are_named(app: Celery, doctor: Doctor) -> No
     )
     assert cron.startswith("fails    schedule 'cron': schedule: expected a cron line of five fields")
     assert lost == "fails    schedule 'lost' of shop.gone: no task of this name is registered"
+    (link,) = (finding.link for finding in examine(app) if "shop.gone" in finding.text)
+    assert link == "docs/failures.md#nobody-knows-the-task-or-its-content-is-not-accepted"
     assert typo.startswith("fails    schedule 'typo': beat_schedule['typo']: expected the keys")
 
 

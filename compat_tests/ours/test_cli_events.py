@@ -74,6 +74,19 @@ def test_events_are_printed_as_they_come(asker: Celery, worker: Program, start_p
     assert "result=3" in told[-1]
 
 
+def test_a_failure_of_a_task_that_nobody_knows_is_printed_with_name_and_id(
+    asker: Celery, worker: Program, start_program: StartProgram
+) -> None:
+    dump = start_program(DUMP, "-d", name="a_dump")
+    dump.until("a@here [")
+    result = asker.send_task("nobody.knows", (1, 2))
+    line = dump.until("a@here [")
+    while "task failed" not in line:
+        line = dump.until("a@here [")
+    assert f"task failed: nobody.knows({result.id}) " in line
+    assert "NotRegistered" in line
+
+
 def test_a_camera_sees_the_tasks_of_another_process(
     asker: Celery, worker: Program, start_program: StartProgram
 ) -> None:

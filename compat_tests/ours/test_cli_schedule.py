@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 import pytest
 
@@ -52,3 +54,52 @@ def test_what_is_wrong_is_told_without_a_traceback(app: Celery) -> None:
         app.start(["schedule", "remove", "nightly"])
     with pytest.raises(click.UsageError, match="expected either --every or --cron"):
         app.start(["schedule", "add", "x", "--task", "y"])
+
+
+def test_an_entry_is_changed(app: Celery, capsys: pytest.CaptureFixture[str]) -> None:
+    app.task(name="greet")(lambda *args: None)
+    app.start(["schedule", "add", "often", "--task", "greet", "--every", "30", "--args", "[1]"])
+    app.start(["schedule", "change", "often", "--cron", "0 9 * * *", "--overlap", "skip"])
+    told = capsys.readouterr()
+    assert (told.out.splitlines(), told.err) == (["often: added", "often: changed"], "")
+    entry = app.schedule.get("often")
+    assert (entry.task, list(entry.args), entry.overlap) == ("greet", [1], "skip")
+    assert "0 9" in repr(entry.schedule)
+    with pytest.raises(click.UsageError, match="expected at least one option"):
+        app.start(["schedule", "change", "often"])
+    with pytest.raises(click.ClickException, match="got 'nobody'"):
+        app.start(["schedule", "change", "nobody", "--every", "5"])
+
+
+def test_an_interval_of_zero_and_an_entry_without_a_task_are_refused(app: Celery) -> None:
+    for every in ("0", "-3"):
+        with pytest.raises(click.ClickException, match="expected an interval above 0 seconds"):
+            app.start(["schedule", "add", "spin", "--task", "work", "--every", every])
+    with pytest.raises(click.UsageError, match="expected --task"):
+        app.start(["schedule", "add", "spin", "--every", "5"])
+    assert list(app.schedule.entries()) == ["nightly"]
+
+
+def test_a_task_that_the_app_does_not_know_is_warned_of(
+    app: Celery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app.start(["schedule", "add", "tick", "--task", "tasks.ad", "--every", "5"])
+    told = capsys.readouterr()
+    assert told.out == "tick: added\n"
+    assert "warning: this app has no task 'tasks.ad'" in told.err
+
+
+def test_times_are_in_the_zone_of_the_app_and_say_so(app: Celery, capsys: pytest.CaptureFixture[str]) -> None:
+    app.conf.timezone = "Asia/Tokyo"
+    app.start(["schedule", "add", "morning", "--task", "work", "--cron", "0 9 * * *"])
+    app.start(["schedule", "list"])
+    line = capsys.readouterr().out.splitlines()[2]
+    assert "09:00 JST" in line
+    # It has not run yet.
+    assert line.partition(">")[2].split()[0] == "-"
+    app.start(["schedule", "--json"])
+    morning, nightly = json.loads(capsys.readouterr().out)
+    assert (morning["name"], morning["task"], morning["total_run_count"]) == ("morning", "work", 0)
+    assert morning["last_run_at"] is None
+    assert morning["next_run_at"].endswith("09:00:00+09:00")
+    assert nightly["name"] == "nightly"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import celery.app.control as celery_control
 import celery.worker.control as celery_panel
+import click
 import pytest
 
 from celerylite import Celery, signals
@@ -323,6 +326,87 @@ def test_a_call_that_nobody_knows_or_that_waits_is_not_sent_again(file_app: Cele
     later.apply_async(task_id="one", countdown=600)
     with pytest.raises(ValueError, match="expected a call that has ended"):
         file_app.control.retry_task("one")
+
+
+def test_a_call_that_runs_for_the_first_time_is_not_sent_again(
+    file_app: Celery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    @file_app.task(name="long")
+    def long() -> None:
+        begun.set()
+        go_on.wait(DEADLINE_S)
+
+    result = long.delay()
+    assert begun.wait(DEADLINE_S)
+    with pytest.raises(CeleryCommandException, match="which still waits or runs") as caught:
+        main_for_app(file_app, ["control", "retry_task", result.id])
+    assert caught.value.exit_code == 1
+    go_on.set()
+    result.get(timeout=DEADLINE_S)
+    with pytest.raises(CeleryCommandException, match="in the history"):
+        main_for_app(file_app, ["control", "retry_task", "nobody"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "revoke the-one",
+        "terminate TERM the-one",
+        "terminate term the-one",
+        "revoke_by_stamped_headers batch=1",
+    ],
+)
+def test_a_revoke_holds_also_when_no_process_is_alive(
+    asker: Celery, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main_for_app(asker, ["control", *words.split()]) in (None, 0)
+    assert capsys.readouterr().out.startswith("stored: it holds for every process")
+    if "the-one" in words:
+        assert asker.store.revoked() == {"the-one"}
+        assert asker.AsyncResult("the-one").state == "REVOKED"
+    assert main_for_app(asker, ["control", "--json", *words.split()]) in (None, 0)
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("terminate", "takes arguments: <signal>"),
+        ("terminate 2f0b5c12", "expected the name of a signal such as TERM, got '2f0b5c12'"),
+        ("terminate TERM", "missing a required argument: 'task_id'"),
+        ("revoke", "missing a required argument: 'task_id'"),
+        ("rate_limit add", "missing a required argument: 'rate_limit'"),
+        ("cancel_consumer", "missing a required argument: 'queue'"),
+        ("pool_grow many", "invalid literal"),
+        ("heartbeat now", "takes arguments: none"),
+    ],
+)
+def test_wrong_words_are_told_before_anything_is_sent(asker: Celery, words: str, complaint: str) -> None:
+    with pytest.raises(click.UsageError, match=re.escape(complaint)) as caught:
+        main_for_app(asker, ["control", *words.split()])
+    assert caught.value.exit_code == 2
+    assert asker.store.revoked() == set()
+
+
+def test_what_a_process_cannot_do_is_a_failure_without_a_traceback_in_its_log(
+    file_app: Celery, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file_app.start_runtime(hostname="a@here")
+    for words in ("rate_limit nobody 1/s", "rate_limit nobody 1/x", "autoscale 3 1", "pool_restart"):
+        assert main_for_app(file_app, ["control", *words.split()]) == 1
+        assert "ERROR" in capsys.readouterr().out
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("terminate", {"signal": "nonsense", "task_id": ["x"]}),
+        ("terminate", {}),
+        ("nonsense", {}),
+        ("rate_limit", {"name": "add"}),
+    ]
+    for command, arguments in wrong:
+        (reply,) = file_app.control.broadcast(command, {"task_id": [], **arguments}, reply=True)
+        assert "error" in reply["a@here"]
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 # -- the whole, from a second process, on each database ---------------------------------------------------

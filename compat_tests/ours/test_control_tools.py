@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from celerylite import _clock
+from celerylite import _clock, signals
 from celerylite.contrib.testing import assert_enqueued, drain, enqueued, manual_clock
 from celerylite.contrib.testing.app import TestApp
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, MakeApp
@@ -60,6 +64,31 @@ def test_the_schedule_obeys_the_clock_too(make_app: MakeApp) -> None:
         clock.advance(3600)
         drain(app)
         assert len(ticks) == 2
+        app.close()
+
+
+def test_an_entry_that_is_just_being_published_is_not_overlooked(
+    make_app: MakeApp, receive: Callable[..., Any]
+) -> None:
+    app = make_app()
+    ticks = app.task(name="ticks")(lambda: None)
+    publishing, go_on = threading.Event(), threading.Event()
+
+    def publish(**kwargs: Any) -> None:
+        publishing.set()
+        go_on.wait(DEADLINE_S)
+
+    receive(signals.before_task_publish, publish)
+    app.conf.beat_schedule = {"hourly": {"task": ticks.name, "schedule": 3600.0}}
+    with manual_clock(1_800_000_000.0) as clock:
+        runtime = app.start_runtime(beat=True)
+        drain(app)
+        clock.advance(3601)
+        assert publishing.wait(DEADLINE_S)
+        assert not runtime.is_idle(with_schedule=True)
+        go_on.set()
+        drain(app)
+        assert app.schedule.get("hourly").total_run_count == 1
         app.close()
 
 

@@ -316,3 +316,35 @@ def test_a_beat_process_takes_over_an_edit_within_a_moment(
     app.start_runtime()
     app.schedule.add("a", task="note", schedule=0.1)
     journal.until("ran", times=3)
+
+
+@pytest.mark.parametrize("every", [0, -5, timedelta(0), schedule(0)])
+def test_an_entry_without_an_interval_is_refused(app: Celery, every: Any) -> None:
+    with pytest.raises(ValueError, match="expected an interval above 0 seconds for 'spin'"):
+        app.schedule.add("spin", task="ticks.note", schedule=every)
+    app.schedule.add("spin", task="ticks.note", schedule=5)
+    with pytest.raises(ValueError, match="expected an interval above 0 seconds for 'spin'"):
+        app.schedule.change("spin", schedule=every)
+    assert app.schedule.get("spin").schedule.seconds == 5
+
+
+def test_a_configured_interval_of_zero_fires_once_a_second(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    ticker = started(spin=timedelta(0))
+    for _ in range(20):
+        clock.advance(0.25)
+        ticker.fire_due(clock.time())
+    assert app.schedule.get("spin").total_run_count == 5
+
+
+def test_a_run_that_could_not_be_published_is_not_counted(
+    app: Celery, clock: ManualClock, started: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.task(name="ticks.strict")(lambda x: x)
+    ticker = started(wrong={"task": "ticks.strict", "schedule": 10.0})
+    assert advance(clock, ticker, 20) == 0
+    entry = app.schedule.get("wrong")
+    assert (entry.total_run_count, entry.last_run_at) == (0, None)
+    assert "Couldn't apply scheduled task wrong" in caplog.text
+    assert "Sending due task wrong" not in caplog.text
