@@ -294,8 +294,6 @@ def test_three_processes_together_keep_to_the_limit(start: Start, tmp_path: Path
         inside += 1 if what == "begin" else -1
         most = max(most, inside)
     assert (len(lines), most, inside) == (60, 2, 0)
-    # All of them but for one that was slow to start.
-    assert len({line[2] for line in lines}) > 1
 
 
 @pytest.mark.timeout(60)
