@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import heapq
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 
@@ -15,6 +16,10 @@ from celerylite.utils.time import rate
 from celerylite.worker._keeper import Keeper
 
 __all__ = ("Deadlines", "RateLimits", "ThreadGuard")
+
+
+#: How often, and with what pauses in seconds, an interrupt waits for a thread to have written to the log.
+_LOG_TRIES, _LOG_PAUSE_S = 1000, 0.001
 
 
 class ThreadGuard:
@@ -96,16 +101,39 @@ class ThreadGuard:
             raise late
 
     def interrupt(self, exc: type[BaseException]) -> bool:
-        """Raise `exc` inside the run; False when it has ended, or when it is the run itself that asks."""
-        with self._mutex:
-            if self._thread_id == threading.get_ident():
-                return False
-            if self._thread_id is not None and self._held == 0:
-                self._sent = True
-                _set_async_exception(self._thread_id, exc)
-            elif not self._ended:
-                self._early = exc
-            return not self._ended
+        """Raise `exc` inside the run; False when it has ended, or when it is the run itself that asks.
+
+        May block for a moment, while the run writes to the log.
+        """
+        pause = threading.Event()
+        for last in [False] * _LOG_TRIES + [True]:
+            with self._mutex:
+                if self._thread_id == threading.get_ident():
+                    return False
+                if self._thread_id is None or self._held:
+                    if not self._ended:
+                        self._early = exc
+                    return not self._ended
+                if last or not _is_logging(self._thread_id):
+                    self._sent = True
+                    _set_async_exception(self._thread_id, exc)
+                    return True
+            pause.wait(_LOG_PAUSE_S)
+        return False
+
+
+def _is_logging(thread_id: int) -> bool:
+    """Whether a thread is inside the standard library's logging.
+
+    An exception that is raised there may leave the lock of a handler taken for ever, and with it everybody
+    who logs. The answer may be old by a few bytecodes; that is as near as Python lets us come.
+    """
+    frame = sys._current_frames().get(thread_id)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "logging":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _set_async_exception(thread_id: int, exc: type[BaseException] | None) -> None:

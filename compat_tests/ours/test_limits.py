@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -607,6 +608,47 @@ def test_nothing_is_taken_back_from_a_thread_that_nobody_interrupted(
 
     assert quick.delay().get(timeout=DEADLINE_S) == "done"
     assert taken_back == []
+
+
+class SlowHandler(logging.Handler):
+    """Takes its time to write a record, its lock held as by any handler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.began.set()
+        self.go_on.wait(DEADLINE_S)
+
+
+def test_an_interrupt_does_not_come_while_the_task_writes_to_the_log() -> None:
+    """It would leave the handler's lock taken, and whoever logs next would wait for ever."""
+    handler, guard, after = SlowHandler(), ThreadGuard(), []
+    log = logging.getLogger("test.slow")
+    log.addHandler(handler)
+
+    def work() -> None:
+        log.warning("a line")
+        after.append("logged")
+        while True:
+            after.append("turns")
+
+    ended: list[BaseException | None] = []
+    task = threading.Thread(target=lambda: ended.append(guard.run(work)))
+    task.start()
+    assert handler.began.wait(DEADLINE_S)
+    stopper = threading.Thread(target=guard.interrupt, args=(SystemExit,))
+    stopper.start()
+    handler.go_on.set()
+    for thread in (stopper, task):
+        thread.join(DEADLINE_S)
+    log.removeHandler(handler)
+    assert isinstance(ended[0], SystemExit)
+    assert after[0] == "logged"
+    assert handler.lock is not None
+    assert handler.lock.acquire(blocking=False)
+    handler.lock.release()
 
 
 def test_what_is_taken_back_is_not_raised_later() -> None:
