@@ -526,7 +526,9 @@ def test_the_exit_code_of_a_program_under_run_is_its_own(cli: Cli) -> None:
 
 
 def test_a_program_under_run_is_the_process_that_was_started(start: Start) -> None:
-    program = start("run", "--", sys.executable, "-c", "import os; print(os.getpid(), flush=True); input()")
+    program = start(
+        "run", "--", sys.executable, "-c", "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+    )
     until(program, str(program.pid))
     program.terminate()
     assert program.wait(_DEADLINE_S) == -signal.SIGTERM
