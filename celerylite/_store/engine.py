@@ -152,6 +152,11 @@ class Transaction:
         """
         self._deferred.append((key, work))
 
+    def close(self) -> None:
+        """No more statements."""
+        with suppress(Exception):
+            self.cursor.close()
+
     def finish(self) -> None:
         """Run what was deferred."""
         for _, work in sorted(self._deferred, key=lambda pair: pair[0]):
@@ -302,6 +307,14 @@ class Database:
 
     def _commit(self, connection: Any, work: Callable[[Transaction], T]) -> T:
         tx = Transaction(self, connection)
+        try:
+            return self._commit_in(tx, work)
+        finally:
+            # Also after an error, which keeps `tx` alive as long as somebody has it: an SQLite connection is
+            # not really closed while a cursor has a statement, and with it the way the file was opened.
+            tx.close()
+
+    def _commit_in(self, tx: Transaction, work: Callable[[Transaction], T]) -> T:
         tx.cursor.execute(self.dialect.begin)
         # Under the lock: who is about to put the file back holds it too.
         self._check_file()
@@ -315,7 +328,6 @@ class Database:
             if tx.proof is not None and self.dialect.is_disconnect(error):
                 raise _CommitUnknown(result, tx.proof) from error
             raise
-        tx.cursor.close()
         return result
 
     def read_once(self, work: Callable[[Transaction], T]) -> T:
@@ -332,8 +344,10 @@ class Database:
         connection = self.take()
         try:
             tx = Transaction(self, connection)
-            result = work(tx)
-            tx.cursor.close()
+            try:
+                result = work(tx)
+            finally:
+                tx.close()
         except BaseException as error:
             self.discard(connection)
             self._drop_if_lost(error)
