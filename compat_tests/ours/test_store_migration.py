@@ -13,10 +13,11 @@ from celerylite._store import ChordPart, PeriodicRow, RunRow, schema
 from celerylite._store.sql import SqlStore
 from compat_tests.ours.store_fixtures import Opener, join, make_opener, make_url, out, started, success
 
-#: What each version added to the one before it.
-_ADDED = {
+#: What each version added to the one before it: a column, or (None) a table.
+_ADDED: dict[int, list[tuple[str, str | None]]] = {
     2: [("celerylite_periodic", name) for name in ("app", "task", "last_task_id", "buffered_at")],
     3: [("celerylite_runs", "message")],
+    4: [(f"celerylite_{name}", None) for name in ("unique", "places", "parked")],
 }
 
 
@@ -42,11 +43,12 @@ def columns(store: SqlStore) -> dict[str, set[str]]:
 
 
 def go_back_to(version: int, store: SqlStore, halfway: bool = False) -> None:
-    """Take away what came after `version`; all but one column if an update is to have stopped `halfway`."""
+    """Take away what came after `version`; all but one of it if an update is to have stopped `halfway`."""
     added = [each for number, names in _ADDED.items() if number > version for each in names]
     with store.database.engine.connect() as connection:
         for table, column in added[:-1] if halfway else added:
-            connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+            what = f"DROP TABLE {table}" if column is None else f"ALTER TABLE {table} DROP COLUMN {column}"
+            connection.exec_driver_sql(what)
         where = "WHERE name = 'schema_version'"
         connection.exec_driver_sql(f"UPDATE celerylite_meta SET value = '{version}' {where}")
 
@@ -81,7 +83,7 @@ def check(store: SqlStore) -> None:
 
 
 @pytest.mark.parametrize("halfway", [False, True])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_schema_is_brought_up_to_date_with_all_that_is_in_it(
     opener: Opener, version: int, halfway: bool
 ) -> None:
