@@ -427,6 +427,10 @@ class Store(ABC):
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Make deliveries READY again as if never claimed. Those that are not ours are skipped."""
 
+    @abstractmethod
+    def rest(self) -> None:
+        """`flush`, and end threads that are only kept in case; they begin again when they are needed."""
+
     # -- results ------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -269,6 +269,9 @@ class SqlStore(Scheduling):
     def flush(self) -> None:
         self._writer.flush()
 
+    def rest(self) -> None:
+        self._writer.rest()
+
     def _hold_any(self, deliveries: Sequence[Delivery | None]) -> bool:
         ours = [each for each in deliveries if each is not None]
         return bool(ours) and self.database.read(lambda tx: self._messages.holds(tx, ours[0]))

@@ -56,6 +56,7 @@ class Writer:
         #: The thread has been told that something waits.
         self._told = False
         self._thread: threading.Thread | None = None
+        self._resting = False
         self._closed = False
 
     def after_fork(self) -> None:
@@ -113,6 +114,17 @@ class Writer:
             while not all(entry.over for entry in pending):
                 self._lead.acquire()
                 self._lead_and_release()
+
+    def rest(self) -> None:
+        """`flush`, and end the thread until it is needed again. Blocks."""
+        self.flush()
+        with self._mutex:
+            thread, self._resting = self._thread, True
+        self._hurry.set()
+        self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._resting = False
 
     def nudge(self) -> None:
         """Commit what waits: here, if nobody leads just now, else on the writer's thread right afterwards."""
@@ -296,7 +308,11 @@ class Writer:
                 self._lead.acquire()
                 self._lead_and_release()
             with self._mutex:
-                if (self._closed or not woken) and not self._waits() and not self._wake.is_set():
+                if (
+                    (self._closed or self._resting or not woken)
+                    and not self._waits()
+                    and not self._wake.is_set()
+                ):
                     self._thread = None
                     return
 

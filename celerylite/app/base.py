@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from kombu import Connection
 from kombu.clocks import LamportClock
 from kombu.utils.imports import symbol_by_name as kombu_symbol_by_name
+from kombu.utils.objects import cached_property
 
 from celerylite import _autostart, _clock, _state, canvas, platforms
 from celerylite._lazy import lazy_module
@@ -518,7 +519,7 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
         """The current moment in the app's time zone."""
         return _clock.utcnow().astimezone(self.timezone)
 
-    @computed_once
+    @cached_property  # kombu's: it may be deleted, to be read anew, also where nobody has read it
     def timezone(self) -> Any:
         """The setting ``timezone``, else UTC (local time with ``enable_utc=False``)."""
         if self.conf.timezone:

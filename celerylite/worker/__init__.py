@@ -195,7 +195,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         self._loop.stop()
         self._steps.stop(2.0)
         self._deadlines.stop()
-        self.store.flush()
+        self.store.rest()
         self._stop_remote()
 
     def _wait_for_running(self, grace: float) -> bool:
