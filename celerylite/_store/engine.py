@@ -489,7 +489,11 @@ class Database:
         self._check_file()  # Opening it would make an empty one.
         proxied = self.engine.raw_connection()
         connection: Any = proxied.driver_connection
-        self.dialect.on_connect(connection, self.durability, self.patience_s)
+        try:
+            self.dialect.on_connect(connection, self.durability, self.patience_s)
+        except BaseException:
+            proxied.invalidate()  # Whoever keeps the error would keep it open.
+            raise
         if self.memory:
             return _Kept(proxied, connection, proxied.close, None)
         # From here on it is ours: SQLAlchemy's pool would reset it at each return, a round trip on MySQL.

@@ -115,6 +115,7 @@ class Program:
         self._unasked: list[str] = []
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._errors: list[str] = []
+        self._wrote = threading.Condition()
         self._readers = [
             threading.Thread(target=self._read_lines, daemon=True),
             threading.Thread(target=self._read_errors, daemon=True),
@@ -130,7 +131,18 @@ class Program:
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
-        self._errors.extend(self.process.stderr)
+        for line in self.process.stderr:
+            with self._wrote:
+                self._errors.append(line)
+                self._wrote.notify_all()
+
+    def until_error(self, part: str) -> None:
+        """Wait until a line of standard error has that in it."""
+        with self._wrote:
+            written = self._wrote.wait_for(
+                lambda: any(part in line for line in self._errors), PROGRAM_DEADLINE_S
+            )
+            assert written, f"expected {part!r} in standard error, got {self._errors}"
 
     def until(self, start: str) -> str:
         """Wait for a line that begins so, and return it; each line is returned once."""

@@ -22,9 +22,13 @@ def _modules() -> list[str]:
     return [name for name in names if name not in NOT_ALONE]
 
 
-def _run(code: str) -> str:
+def _run(code: str, timeout: float = 60) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -49,7 +53,7 @@ for name in {_modules()!r}:
         failed.append(name)
 sys.exit(f"expected every module to be importable first, got errors in {{failed}}" if failed else 0)
 """
-    _run(code)
+    _run(code, timeout=280)
 
 
 MAKE_AN_APP = """

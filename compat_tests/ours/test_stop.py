@@ -413,7 +413,8 @@ ids = [work.delay(n).id for n in range(2)]
 say("ids", *ids)
 """)
     program.until("started 0")
-    program.until("ids")
+    # Only then nothing more is taken.
+    program.until_error("stopping: waiting")
     program.tell()
     assert program.end() == 0
     first, second = next(line for line in program.lines if line.startswith("ids")).split()[1:]

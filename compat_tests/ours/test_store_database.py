@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -185,6 +186,28 @@ def test_a_lost_connection_is_made_anew(opener: Opener) -> None:
             os_close(each.connection)
     store.publish([out("after")])
     assert store.queue_lengths() == {"celery": 2}
+
+
+def test_a_connection_that_could_not_be_made_ready_is_closed(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opener().database
+    made: list[int] = []
+    closed: list[int] = []
+    sa.event.listen(database.engine, "connect", lambda raw, record: made.append(id(raw)))
+    sa.event.listen(database.engine, "close", lambda raw, record: closed.append(id(raw)))
+
+    def cut(*_: object) -> None:
+        raise ConnectionResetError("cut")
+
+    monkeypatch.setattr(database.dialect, "on_connect", cut)
+    idle: list[Any] = []
+    with pytest.raises(ConnectionResetError) as kept:
+        idle.extend(iter(database.take, None))
+    assert len(made) == 1
+    assert closed == made, f"expected no connection open although {kept.value!r} is still there"
+    for connection in idle:
+        database.put(connection)
 
 
 @pytest.mark.parametrize("call", ["publish", "settle"])
