@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from celerylite import exceptions
 
@@ -18,14 +17,15 @@ SCHEMA_VERSION = 4
 #: Columns of `celery_taskmeta` that Celery added over the years or keeps for `result_extended`.
 _MAYBE_MISSING = ("children", "name", "args", "kwargs", "worker", "retries", "queue", "stamps")
 
-# MySQL's BLOB and TEXT end at 64 KB.
-_Blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-_LongText = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+# MySQL's BLOB and TEXT end at 64 KB. Who asks for more than 16 MB gets LONGBLOB and LONGTEXT, up to 4 GB.
+_LONG = 2**24
+_Blob = sa.LargeBinary().with_variant(sa.LargeBinary(_LONG), "mysql", "mariadb")
+_LongText = sa.Text().with_variant(sa.Text(_LONG), "mysql", "mariadb")
 _RowId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Key = sa.String(155)
 
 # As the ids of tasks are compared exactly, MySQL's case-blind default collation will not do.
-_OURS: dict[str, Any] = {
+_OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
@@ -35,14 +35,21 @@ _OURS: dict[str, Any] = {
 }
 
 
+#: A row's number is not given to another row later on.
+_NEVER_AGAIN: dict[str, Any] = {"sqlite_autoincrement": True}
+
+
 class Tables:
     """All tables of one database, with the names that the configuration gives Celery's two."""
 
     def __init__(
-        self, names: Mapping[str, str] | None = None, schemas: Mapping[str, str] | None = None
+        self,
+        dialect: str,
+        names: Mapping[str, str] | None = None,
+        schemas: Mapping[str, str] | None = None,
     ) -> None:
         names, schemas = names or {}, schemas or {}
-        self.metadata = sa.MetaData()
+        self.metadata = sa.MetaData(info={"dialect": dialect})
         self.results = _results(self.metadata, names.get("task") or "celery_taskmeta", schemas.get("task"))
         self.groups = _groups(self.metadata, names.get("group") or "celery_tasksetmeta", schemas.get("group"))
         self.messages = _messages(self.metadata)
@@ -58,7 +65,7 @@ class Tables:
             self.metadata,
             sa.Column("name", sa.String(50), primary_key=True),
             sa.Column("value", sa.String(255), nullable=False),
-            **_OURS,
+            **_for(self.metadata, _OPTIONS),
         )
         #: The columns of `results` that the database really has; see `prepare`.
         self.result_columns: tuple[str, ...] = tuple(c.name for c in self.results.c if c.name != "id")
@@ -166,7 +173,7 @@ def _results(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
         sa.Column("queue", sa.String(155)),
         sa.Column("stamps", _Blob),
         schema=schema,
-        sqlite_autoincrement=True,
+        **_for(metadata, _NEVER_AGAIN),
     )
 
 
@@ -185,7 +192,7 @@ def _groups(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
         sa.Column("result", _Blob),
         sa.Column("date_done", sa.DateTime(), index=True),
         schema=schema,
-        sqlite_autoincrement=True,
+        **_for(metadata, _NEVER_AGAIN),
     )
 
 
@@ -212,18 +219,20 @@ def _messages(metadata: sa.MetaData) -> sa.Table:
         sa.Column("properties", _LongText, nullable=False),
         sa.Column("body_is_text", sa.SmallInteger(), nullable=False),
         sa.Column("body", _Blob, nullable=False),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     c = table.c
     # Where an index can be partial it holds only the rows it is for: publishing pays for one, not four.
-    sa.Index("celerylite_messages_ready", c.queue, c.turn, c.id, **_only("state = 1")).ddl_if(
+    sa.Index("celerylite_messages_ready", c.queue, c.turn, c.id, **_only(metadata, "state = 1")).ddl_if(
         callable_=_has_partial
     )
-    sa.Index("celerylite_messages_due", c.due_at, **_only("state = 0")).ddl_if(callable_=_has_partial)
+    sa.Index("celerylite_messages_due", c.due_at, **_only(metadata, "state = 0")).ddl_if(
+        callable_=_has_partial
+    )
     sa.Index("celerylite_messages_claim", c.state, c.queue, c.turn, c.id).ddl_if(callable_=_has_no_partial)
     sa.Index("celerylite_messages_time", c.state, c.due_at).ddl_if(callable_=_has_no_partial)
-    sa.Index("celerylite_messages_task", c.task_id, **_only("state = 0"))
-    sa.Index("celerylite_messages_owner", c.owner, **_only("state > 1"))
+    sa.Index("celerylite_messages_task", c.task_id, **_only(metadata, "state = 0"))
+    sa.Index("celerylite_messages_owner", c.owner, **_only(metadata, "state > 1"))
     return table
 
 
@@ -235,8 +244,15 @@ def _has_no_partial(*_: Any, **context: Any) -> bool:
     return not _has_partial(**context)
 
 
-def _only(condition: str) -> dict[str, Any]:
-    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
+def _only(metadata: sa.MetaData, condition: str) -> dict[str, Any]:
+    where = sa.text(condition)
+    return _for(metadata, {"sqlite_where": where, "postgresql_where": where})
+
+
+def _for(metadata: sa.MetaData, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that are for this database; the others would load its dialect to be checked."""
+    prefix = f"{metadata.info['dialect']}_"
+    return {name: value for name, value in options.items() if name.startswith(prefix)}
 
 
 def _runs(metadata: sa.MetaData) -> sa.Table:
@@ -254,7 +270,7 @@ def _runs(metadata: sa.MetaData) -> sa.Table:
         sa.Column("state", sa.String(50), nullable=False),
         sa.Column("error", _LongText),
         sa.Column("message", _LongText),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
 
 
@@ -269,7 +285,7 @@ def _chords(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("body", _LongText, nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False, index=True),
         sa.Column("closed_at", sa.Double(), index=True),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     parts = sa.Table(
         "celerylite_chord_parts",
@@ -279,7 +295,7 @@ def _chords(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("part", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(50), nullable=False),
         sa.Column("result", _Blob),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     return chords, parts
 
@@ -298,7 +314,7 @@ def _periodic(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("task", sa.Text()),
         sa.Column("last_task_id", _Key),
         sa.Column("buffered_at", sa.Double()),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     ticks = sa.Table(
         "celerylite_ticks",
@@ -306,7 +322,7 @@ def _periodic(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("name", sa.String(255), primary_key=True),
         sa.Column("due_at", sa.Double(), primary_key=True),
         sa.Column("created_at", sa.Double(), nullable=False, index=True),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     return periodic, ticks
 
@@ -323,7 +339,7 @@ def _workers(metadata: sa.MetaData) -> sa.Table:
         sa.Column("queues", _LongText),
         sa.Column("lease_until", sa.Double(), nullable=False),
         sa.Column("departed", sa.SmallInteger(), nullable=False),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
 
 
@@ -333,7 +349,7 @@ def _control(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         metadata,
         sa.Column("task_id", _Key, primary_key=True),
         sa.Column("until", sa.Double(), nullable=False, index=True),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     mailbox = sa.Table(
         "celerylite_mailbox",
@@ -343,8 +359,7 @@ def _control(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("payload", _LongText, nullable=False),
         sa.Column("until", sa.Double(), nullable=False, index=True),
         # A letter's row is how a reader knows that it has read it: never used twice.
-        sqlite_autoincrement=True,
-        **_OURS,
+        **_for(metadata, _OPTIONS | _NEVER_AGAIN),
     )
     return revoked, mailbox
 
@@ -358,7 +373,7 @@ def _unique(metadata: sa.MetaData) -> sa.Table:
         # The row of the message: without it, and without a time, the key is free whatever became of it.
         sa.Column("message", sa.BigInteger(), nullable=False),
         sa.Column("until", sa.Double(), index=True),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
 
 
@@ -370,7 +385,7 @@ def _places(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
         # A place counts while this message is RUNNING: whatever happens to it, the place is free.
         sa.Column("message", sa.BigInteger(), nullable=False),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     parked = sa.Table(
         "celerylite_parked",
@@ -379,7 +394,7 @@ def _places(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("limit_key", sa.String(255), nullable=False),
         sa.Column("turn", sa.SmallInteger(), nullable=False),
         sa.Column("places", sa.Integer(), nullable=False),
-        **_OURS,
+        **_for(metadata, _OPTIONS),
     )
     sa.Index("celerylite_parked_turn", parked.c.limit_key, parked.c.turn, parked.c.message)
     return places, parked

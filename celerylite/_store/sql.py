@@ -76,7 +76,7 @@ def open_store(
         engine_options=engine_options,
         engine_callback=engine_callback,
     )
-    tables = Tables(table_names, table_schemas)
+    tables = Tables(database.engine.dialect.name, table_names, table_schemas)
     try:
         database.prepare(tables)
         return SqlStore(database, tables, lease, window)
