@@ -358,6 +358,14 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def publish_later(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
+        """As `publish`, in the next transaction of anybody, at the latest after the option `window`.
+
+        `done` is told as by `publish_soon`, but not that the database is away: until `rest` or `close` it is
+        tried again. What this process reads of results includes it. Does not block as long as few wait.
+        """
+
+    @abstractmethod
     def publish_in(self, connection: Any, outgoing: Sequence[Outgoing]) -> list[Duplicate]:
         """Insert in the CALLER's transaction (an SQLAlchemy Connection or Session of the same database).
 
@@ -421,7 +429,7 @@ class Store(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Return when all that was given to `settle_later` before is committed (or has failed)."""
+        """Return when all that was given to `*_later` before is committed (or has failed)."""
 
     @abstractmethod
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -642,9 +650,10 @@ def open_store(url: str, **options: Any) -> Store:
 
     `url`: an SQLAlchemy URL, with or without Celery's `db+` in front. Options:
 
-    durability       'normal' (survives a killed process) or 'full' (SQLite: power loss too)
+    durability       what a commit survives: 'normal' (a killed process), 'full' (SQLite: power loss too) or
+                     'memory' (`publish_later` is for this one; PostgreSQL: does not wait for the disk)
     lease            seconds a process is taken for alive after its last `renew` (20)
-    window           seconds that a `settle_later` may wait for other commits (0.001)
+    window           seconds that `*_later` may wait for other commits (0.001)
     publish_timeout  seconds `publish` tries to reach the database (4)
     table_names      Celery's `database_table_names`: {'task': ..., 'group': ...}
     table_schemas    Celery's `database_table_schemas`

@@ -32,6 +32,8 @@ logger = logging.getLogger("celery.store")
 #: Where SQLAlchemy leaves room for the values of `IN`.
 _IN = re.compile(r"__\[POSTCOMPILE_(\w+?)(?:~~.*?)?\]")
 
+_DURABILITIES = ("memory", "normal", "full")
+
 #: Idle connections kept for the next reader.
 _KEEP = 8
 
@@ -225,8 +227,9 @@ class Database:
         engine_options: Mapping[str, Any] | None = None,
         engine_callback: Callable[[Any], Any] | None = None,
     ) -> None:
-        if durability not in ("normal", "full"):
-            raise ImproperlyConfigured(f"durability: expected 'normal' or 'full', got {durability!r}")
+        if durability not in _DURABILITIES:
+            expected = " or ".join(map(repr, _DURABILITIES))
+            raise ImproperlyConfigured(f"durability: expected {expected}, got {durability!r}")
         parsed = address.parse(url)
         self.dialect = address.load_dialect(parsed.get_backend_name())
         self.url = self.dialect.url(parsed)

@@ -33,6 +33,7 @@ from celerylite._store import (
     Watch,
     WorkerRow,
 )
+from celerylite._store.behind import PublishBehind
 from celerylite._store.changes import Changes, payloads
 from celerylite._store.chords import Chords
 from celerylite._store.control import Control
@@ -131,6 +132,9 @@ class SqlStore(Scheduling):
         self._key_wait.run_soon(
             functools.partial(self._writer.run_soon, lambda tx: self._insert(tx, outgoing)), done
         )
+
+    def publish_later(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
+        PublishBehind(self._writer, self._insert, outgoing, done).begin()
 
     def _insert(
         self, tx: Transaction, outgoing: Sequence[Outgoing], may_raise: bool = True

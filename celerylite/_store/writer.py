@@ -126,6 +126,11 @@ class Writer:
             thread.join()
         self._resting = False
 
+    @property
+    def ends(self) -> bool:
+        """Whether its thread is to end, for good or until it is needed again."""
+        return self._closed or self._resting
+
     def nudge(self) -> None:
         """Commit what waits: here, if nobody leads just now, else on the writer's thread right afterwards."""
         with uninterrupted():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_OID, getnode, uuid3
 
 from celerylite import _clock, signals
+from celerylite._call_keys import UNIQUE
 from celerylite._interrupts import uninterrupted
 from celerylite._lazy import lazy_module
 from celerylite._message import Message
@@ -148,10 +149,22 @@ class Engine:
         # A task that is stopped here would leave messages that nobody runs, and locks that nobody lets go.
         with uninterrupted():
             runtime = self._runtime_for_publishing()
+            # Who sends a call with a key is told which task holds it.
+            if self.conf.celerylite_durability == "memory" and not any(UNIQUE in m.headers for m in messages):
+                self._publish_later(runtime, messages)
+                return {}
             if runtime is not None:
                 return runtime.publish(messages)
             published = self.store.publish([_store.Outgoing(message=message) for message in messages])
             return _store.holders(published)
+
+    def _publish_later(self, runtime: Runtime | None, messages: Sequence[Message]) -> None:
+        if runtime is not None:
+            runtime.publish_later(messages)
+            return
+        self._register_exit()
+        outgoing = [_store.Outgoing(message=message) for message in messages]
+        self.store.publish_later(outgoing, lambda published, error: None)
 
     async def _publish_soon(self, messages: Sequence[Message]) -> dict[str, str]:
         """Commit messages without blocking the running loop; the duplicates, as `_publish_all`."""
@@ -324,7 +337,9 @@ class Engine:
         """The program ends: finish what it published, unless another process is there to do it."""
         runtime = self._runtime
         if runtime is None:
-            return  # Stopped before.
+            if self._store is not None:
+                self._store.rest()
+            return  # Stopped before, or never started.
         end = _clock.monotonic() + float(self.conf.celerylite_exit_grace)
         try:
             if not self._is_shared(runtime):

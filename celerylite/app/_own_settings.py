@@ -19,7 +19,7 @@ _PREFIX = "celerylite_"
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "celerylite_runtime": ("auto", "on", "off"),
     "celerylite_beat": ("auto", "on", "off"),
-    "celerylite_durability": ("normal", "full"),
+    "celerylite_durability": ("memory", "normal", "full"),
 }
 #: Other ways to say off and on.
 _ALSO: tuple[Any, ...] = (True, False, None)

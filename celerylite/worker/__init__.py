@@ -272,6 +272,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
 
     def drain(self, timeout: float | None = None, *, with_schedule: bool = False) -> None:
         """Wait until nothing that is due waits or runs. Raises TimeoutError after `timeout` seconds."""
+        self.store.flush()
         end = None if timeout is None else _clock.monotonic() + timeout
         while not self.is_idle(with_schedule):
             left = None if end is None else end - _clock.monotonic()

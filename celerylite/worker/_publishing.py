@@ -67,6 +67,18 @@ class Publishing:
 
         self.store.publish_soon(outgoing, committed)
 
+    def publish_later(self, messages: Sequence[Message]) -> None:
+        """As `publish`, committed soon and started then. Does not wait for it, nor tell of duplicates."""
+        outgoing = [self.outgoing(message) for message in messages]
+
+        def committed(published: list[Published] | None, error: BaseException | None) -> None:
+            if published is None:
+                self.not_published(outgoing)
+            else:
+                self.published(outgoing, published)
+
+        self.store.publish_later(outgoing, committed)
+
     def outgoing(self, message: Message) -> Outgoing:
         """`message`, claimed by this runtime if there is a place for it."""
         place = self._reserve(message)

@@ -494,7 +494,7 @@ def test_a_url_that_is_none_is_named(make_app: MakeApp) -> None:
         make_app(result_backend=None, database_url="not a url").send_task("anything")
     with pytest.raises(ImproperlyConfigured, match=r"expected one of .*sqlite.*, got 'oracle'"):
         make_app(result_backend="db+oracle://host/name").send_task("anything")
-    with pytest.raises(ImproperlyConfigured, match="durability: expected 'normal' or 'full', got 'extreme'"):
+    with pytest.raises(ImproperlyConfigured, match="'memory', 'normal' or 'full', got 'extreme'"):
         make_app(celerylite_durability="extreme").send_task("anything")
 
 

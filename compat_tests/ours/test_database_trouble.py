@@ -216,6 +216,33 @@ def test_a_task_runs_once_though_the_answer_to_its_commit_was_lost(
     assert [name for name in ran if name != "warm up"] == ["first", "after first"]
 
 
+@pytest.mark.parametrize("trouble", ["outage", "lost answer"])
+def test_a_call_kept_in_memory_runs_once_when_the_server_is_back(
+    app: Celery, proxy: Proxy, told: Told, trouble: str
+) -> None:
+    app.conf.celerylite_durability = "memory"
+    ran: list[str] = []
+
+    @app.task
+    def step(name: str) -> str:
+        ran.append(name)
+        return name
+
+    step.delay("warm up").get(timeout=DEADLINE_S)
+    app.drain(DEADLINE_S)
+    if trouble == "outage":
+        proxy.stop()
+    else:
+        proxy.swallow_answer_to(b"COMMIT")
+    result = step.delay("first")
+    if trouble == "outage":
+        told.until("does not answer")
+        proxy.start()
+    assert result.get(timeout=DEADLINE_S) == "first"
+    app.drain(DEADLINE_S)
+    assert ran == ["warm up", "first"]
+
+
 def test_a_result_that_the_server_refuses_for_its_size_is_a_failure_and_no_outage(
     app: Celery, url: sa.URL, told: Told
 ) -> None:

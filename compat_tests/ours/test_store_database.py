@@ -281,7 +281,7 @@ def test_durability_full_reaches_sqlite(tmp_path: Path) -> None:
         assert isinstance(store, SqlStore)
         assert store.database.take().connection.execute("PRAGMA synchronous").fetchone() == (level,)
         store.close()
-    with pytest.raises(ImproperlyConfigured, match="expected 'normal' or 'full', got 'half'"):
+    with pytest.raises(ImproperlyConfigured, match="'normal' or 'full', got 'half'"):
         _store.open_store("sqlite://", durability="half")
 
 

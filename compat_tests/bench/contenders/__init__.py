@@ -84,6 +84,13 @@ CONTENDERS = {
     "celerylite-mysql": Entry(
         title="celerylite, MariaDB", durable="yes", module="celerylite", variant="mysql"
     ),
+    "celerylite-memory": Entry(
+        title='celerylite, SQLite file, durability "memory"',
+        durable="no",
+        module="celerylite",
+        variant="memory",
+        pace=4000,
+    ),
     "celery": Entry(title="Celery + Redis, prefork 2", durable="no", module="celery"),
     "celery-sql": Entry(
         title="Celery + Redis, results in SQLite", durable="no", module="celery", variant="sql", pace=400
@@ -102,6 +109,12 @@ CONTENDERS = {
     "floor-commit": Entry(
         title="floor: sqlite3, a commit a row", durable="yes", module="floor_commit", pace=8000
     ),
+    "floor-commit-postgresql": Entry(
+        title="floor: psycopg, a commit a row",
+        durable="yes",
+        module="floor_commit_postgresql",
+    ),
+    "floor-libraries": Entry(title="floor: kombu and SQLAlchemy, a row read", module="floor_libraries"),
     "floor-core": Entry(
         title="floor: SQLAlchemy Core, a commit a row", durable="yes", module="floor_core", pace=4000
     ),

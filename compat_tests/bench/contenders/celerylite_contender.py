@@ -17,7 +17,7 @@ _DEADLINE_S = 300
 
 
 def make(variant: str) -> Contender:
-    """Variants: '' (the default: SQLite), 'postgresql', 'mysql'."""
+    """Variants: '' (the default: SQLite), 'postgresql', 'mysql', 'memory' (SQLite, not durable on return)."""
     return Celerylite(variant)
 
 
@@ -25,8 +25,10 @@ class Celerylite(Contender):
     """With its defaults; a publisher alone until it is started."""
 
     def __init__(self, variant: str) -> None:
-        self._database = database_of(variant)
+        self._database = database_of("" if variant == "memory" else variant)
         self.app = Celery("bench")
+        if variant == "memory":
+            self.app.conf.celerylite_durability = variant
         if self._database is not None:
             self.server_s = self._database.took_s
             self.app.conf.result_backend = f"db+{url_of(self._database)}"

@@ -29,6 +29,7 @@ SPEC = Spec(
         "huey",
         "dramatiq",
         "procrastinate",
+        "floor-libraries",
     ),
     rounds=(2, 3),
 )

@@ -21,6 +21,7 @@ SPEC = Spec(
         "celerylite",
         "celerylite-postgresql",
         "celerylite-mysql",
+        "celerylite-memory",
         "celery",
         "celery-sql",
         "huey",
