@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -74,6 +75,24 @@ def make_opener(url: str, opened: list[SqlStore]) -> Opener:
         return store
 
     return opener
+
+
+@pytest.fixture
+def opener(url: str) -> Iterator[Opener]:
+    """Opens stores on the database at the fixture `url`, and closes them at the end."""
+    opened: list[SqlStore] = []
+    yield make_opener(url, opened)
+    for store in opened:
+        store.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("celerylite-")]
+
+
+@pytest.fixture
+def store(opener: Opener) -> SqlStore:
+    """A store that a runtime called "me" has joined."""
+    store = opener()
+    join(store, "me")
+    return store
 
 
 def message(task_id: str = "", **changes: Any) -> Message:

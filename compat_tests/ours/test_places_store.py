@@ -11,27 +11,23 @@ import pytest
 from celerylite import _clock
 from celerylite._store import Delivery, Limit, MessageState, Settlement
 from celerylite._store.sql import SqlStore
-from compat_tests.ours.store_fixtures import Opener, alive, join, make_opener, make_url, out, success
+from compat_tests.ours.store_fixtures import (
+    Opener,
+    alive,
+    join,
+    make_url,
+    opener,
+    out,
+    store,
+    success,
+)
+
+__all__ = ("opener", "store")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield from make_url(request.param, tmp_path)
-
-
-@pytest.fixture
-def opener(url: str) -> Iterator[Opener]:
-    opened: list[SqlStore] = []
-    yield make_opener(url, opened)
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(opener: Opener) -> SqlStore:
-    store = opener()
-    join(store, "me")
-    return store
 
 
 def claimed(store: SqlStore, *task_ids: str, owner: str = "me") -> list[Delivery]:

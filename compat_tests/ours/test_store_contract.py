@@ -32,35 +32,22 @@ from compat_tests.ours.store_fixtures import (
     Opener,
     alive,
     join,
-    make_opener,
     make_url,
     message,
+    opener,
     out,
     soon,
     started,
+    store,
     success,
 )
+
+__all__ = ("opener", "store")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield from make_url(request.param, tmp_path)
-
-
-@pytest.fixture
-def opener(url: str) -> Iterator[Opener]:
-    opened: list[SqlStore] = []
-    yield make_opener(url, opened)
-    for store in opened:
-        store.close()
-    assert not [each for each in threading.enumerate() if each.name.startswith("celerylite-")]
-
-
-@pytest.fixture
-def store(opener: Opener) -> SqlStore:
-    store = opener()
-    join(store, "me")
-    return store
 
 
 @pytest.fixture

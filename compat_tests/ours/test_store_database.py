@@ -22,25 +22,19 @@ from compat_tests.ours.store_fixtures import (
     DEADLINE_S,
     Opener,
     join,
-    make_opener,
     make_url,
+    opener,
     out,
     started,
     success,
 )
 
+__all__ = ("opener",)
+
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield from make_url(request.param, tmp_path)
-
-
-@pytest.fixture
-def opener(url: str) -> Iterator[Opener]:
-    opened: list[SqlStore] = []
-    yield make_opener(url, opened)
-    for store in opened:
-        store.close()
 
 
 def celery_app(store: SqlStore, **settings: object) -> Celery:

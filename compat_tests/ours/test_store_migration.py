@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from celerylite._store import ChordPart, PeriodicRow, RunRow, schema
 from celerylite._store.sql import SqlStore
-from compat_tests.ours.store_fixtures import Opener, join, make_opener, make_url, out, started, success
+from compat_tests.ours.store_fixtures import Opener, join, make_url, opener, out, started, success
+
+__all__ = ("opener",)
 
 #: What each version added to the one before it: a column, or (None) a table.
 _ADDED: dict[int, list[tuple[str, str | None]]] = {
@@ -24,14 +26,6 @@ _ADDED: dict[int, list[tuple[str, str | None]]] = {
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield from make_url(request.param, tmp_path)
-
-
-@pytest.fixture
-def opener(url: str) -> Iterator[Opener]:
-    opened: list[SqlStore] = []
-    yield make_opener(url, opened)
-    for store in opened:
-        store.close()
 
 
 def columns(store: SqlStore) -> dict[str, set[str]]:

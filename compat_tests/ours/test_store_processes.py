@@ -15,7 +15,18 @@ import pytest
 from celerylite import _store
 from celerylite._store import MessageState, processes
 from celerylite._store.sql import SqlStore
-from compat_tests.ours.store_fixtures import Opener, join, make_opener, make_url, out, soon, started
+from compat_tests.ours.store_fixtures import (
+    Opener,
+    join,
+    make_url,
+    opener,
+    out,
+    soon,
+    started,
+    store,
+)
+
+__all__ = ("opener", "store")
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,21 +47,6 @@ Start = Callable[[str], "subprocess.Popen[str]"]
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield from make_url(request.param, tmp_path)
-
-
-@pytest.fixture
-def opener(url: str) -> Iterator[Opener]:
-    opened: list[SqlStore] = []
-    yield make_opener(url, opened)
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(opener: Opener) -> SqlStore:
-    store = opener()
-    join(store, "me")
-    return store
 
 
 @pytest.fixture

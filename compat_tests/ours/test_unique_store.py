@@ -23,32 +23,20 @@ from compat_tests.ours.store_fixtures import (
     Opener,
     alive,
     join,
-    make_opener,
     make_url,
+    opener,
     out,
     soon,
+    store,
     success,
 )
+
+__all__ = ("opener", "store")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield from make_url(request.param, tmp_path)
-
-
-@pytest.fixture
-def opener(url: str) -> Iterator[Opener]:
-    opened: list[SqlStore] = []
-    yield make_opener(url, opened)
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(opener: Opener) -> SqlStore:
-    store = opener()
-    join(store, "me")
-    return store
 
 
 def keyed(
