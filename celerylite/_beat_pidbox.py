@@ -130,6 +130,7 @@ class _Node:
         self._lease.join()
         self._lease.start()
         self._keeper.add("letters", self._read)
+        logger.info("beat: Answering a ping as %s", self._hostname)
 
     def _row(self) -> WorkerRow:
         return this_process(self._owner, self._hostname, os.getpid(), queues=())
