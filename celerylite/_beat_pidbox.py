@@ -42,6 +42,8 @@ class BeatPidbox:
     answer as well.
     """
 
+    __module__ = "celerylite.beat"
+
     #: The least that `max_tick_age` is by itself, in seconds: one slow tick is no failure.
     min_tick_age = 60.0
 
