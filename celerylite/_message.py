@@ -132,12 +132,18 @@ def decode_body(message: Message, accept: Collection[str] | None) -> Body:
     return Body(list(args), dict(kwargs), dict(embed or {}))
 
 
-def _unpacked(message: Message, accept: Collection[str] | None) -> Any:
-    data: Any = message.body
+def uncompressed_body(message: Message) -> bytes | str:
+    """The serialised body as it was before it was compressed. Raises whatever the compression raises."""
     packed_type = message.headers.get("compression")
+    if not packed_type:
+        return message.body
+    data: bytes | str = compressors.decompress(message.body, packed_type)
+    return data
+
+
+def _unpacked(message: Message, accept: Collection[str] | None) -> Any:
     try:
-        if packed_type:
-            data = compressors.decompress(data, packed_type)
+        data = uncompressed_body(message)
         return deserialised(data, message.content_type, message.content_encoding, accept)
     except (ContentDisallowed, DecodeError):
         raise

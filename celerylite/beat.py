@@ -22,12 +22,12 @@ from kombu.utils.functional import maybe_evaluate
 from kombu.utils.imports import symbol_by_name
 
 from celerylite import _clock, signals
+from celerylite._beat_pidbox import DEFAULT_MAX_INTERVAL, NODENAME_DEFAULT, BeatPidbox, beat_nodename
 from celerylite._entries import BeatLazyFunc, ScheduleEntry, cleanup_entry, evaluate_args, evaluate_kwargs
 from celerylite._ticks import Ticker
 from celerylite.utils.functional import is_numeric_value
 from celerylite.utils.imports import load_extension_class_names
 from celerylite.utils.log import get_logger
-from celerylite.utils.nodenames import default_nodename, host_format
 from celerylite.utils.time import humanize_seconds, maybe_make_aware
 
 if TYPE_CHECKING:
@@ -40,18 +40,17 @@ __all__ = (
     "PersistentScheduler",
     "StoreScheduler",
     "Service",
+    "BeatPidbox",
     "EmbeddedService",
     "BeatLazyFunc",
     "beat_nodename",
     "event_t",
     "DEFAULT_MAX_INTERVAL",
+    "NODENAME_DEFAULT",
 )
 
 logger = get_logger("celery.beat")
 debug, info, error, warning = logger.debug, logger.info, logger.error, logger.warning
-
-#: Seconds between two looks at a schedule that may have changed.
-DEFAULT_MAX_INTERVAL = 300
 
 #: Seconds between two looks of `StoreScheduler` at the clock.
 _LOOK_AGAIN_S = 5.0
@@ -518,17 +517,9 @@ class StoreScheduler(Scheduler):
 #: The entry point group in which packages name schedulers.
 _EXTENSIONS = "celery.beat_schedulers"
 
-#: The first half of the node name of a beat.
-NODENAME_DEFAULT = "celerybeat"
-
-
-def beat_nodename(hostname: str | None = None) -> str:
-    """The node name of a beat on this host: ``celerybeat@host``, or what `hostname` says, expanded."""
-    return host_format(default_nodename(hostname, NODENAME_DEFAULT))
-
 
 class Service:
-    """Drives a scheduler until it is told to stop."""
+    """Drives a scheduler until it is told to stop; with `remote_control` it answers a ping meanwhile."""
 
     scheduler_cls: Any = PersistentScheduler
 
@@ -551,6 +542,7 @@ class Service:
         self.hostname = hostname
         #: What the scheduler settled on; None until the service starts.
         self.effective_max_interval: float | None = None
+        self._pidbox: BeatPidbox | None = None
         #: When the scheduler ticked last, on the monotonic clock.
         self._last_tick: float | None = None
         self._is_shutdown = Event()
@@ -575,7 +567,9 @@ class Service:
         if embedded_process:
             signals.beat_embedded_init.send(sender=self)
         self.effective_max_interval = self.scheduler.max_interval
+        # Before the first tick, so that one which never ends is noticed too.
         self._last_tick = _clock.monotonic()
+        self._start_pidbox()
         forget_clock = _clock.on_moved(self._woken.set)
         if isinstance(self.scheduler, StoreScheduler):
             self.scheduler.on_letters(self._woken.set)
@@ -586,7 +580,18 @@ class Service:
             self._is_shutdown.set()
         finally:
             forget_clock()
+            # The schedule first: whoever sent SIGTERM may be about to send SIGKILL.
             self.sync()
+            self._stop_pidbox()
+
+    def _start_pidbox(self) -> None:
+        if self.remote_control:
+            self._pidbox = BeatPidbox(self)
+            self._pidbox.start()
+
+    def _stop_pidbox(self) -> None:
+        if self._pidbox is not None:
+            self._pidbox.stop()
 
     def _tick_and_wait(self) -> None:
         interval = self.scheduler.tick()

@@ -53,6 +53,9 @@ T = TypeVar("T")
 #: Told what was committed, or why it was not.
 Done = Callable[["T | None", "BaseException | None"], None]
 
+#: What the owner of a row begins with that is a beat's and no runtime's.
+BEAT_OWNER = "beat:"
+
 #: Topic of the letters that say that entries of the schedule were edited.
 SCHEDULE_TOPIC = "schedule"
 
@@ -239,7 +242,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRow:
-    """A process that runs tasks. `machine` and `pid_started` tell a process from one that reuses its pid."""
+    """A process that runs tasks, or a beat that answers.
+
+    `machine` and `pid_started` tell a process from one that reuses its pid.
+    """
 
     owner: str
     #: The node name, as `celery@host`.
@@ -253,6 +259,11 @@ class WorkerRow:
     #: It went by itself; what it still owns may be taken at once.
     left: bool = False
     machine: str = field(default_factory=machine_id)
+
+    @property
+    def is_beat(self) -> bool:
+        """Whether it runs no tasks and knows no command but ``ping``."""
+        return self.owner.startswith(BEAT_OWNER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,8 +209,13 @@ class _Broadcast:
         return {
             each.owner: each
             for each in self._store.workers()
-            if each.owner != own and self._call.reaches(each.hostname) and not is_gone(each)
+            if each.owner != own and self._is_meant(each) and not is_gone(each)
         }
+
+    def _is_meant(self, worker: WorkerRow) -> bool:
+        # As Celery: a beat leaves what it does not know to the workers, and is not waited for.
+        knows_it = self._call.method == "ping" or not worker.is_beat
+        return knows_it and self._call.reaches(worker.hostname)
 
     def _post(self, others: dict[str, WorkerRow], timeout: float | None) -> None:
         if others:

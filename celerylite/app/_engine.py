@@ -354,7 +354,7 @@ class Engine:
         self._close_engine()
 
     def _is_shared(self, runtime: Runtime) -> bool:
-        return any(worker.owner != runtime.owner for worker in self.store.workers())
+        return any(each.owner != runtime.owner and not each.is_beat for each in self.store.workers())
 
     def _close_engine(self) -> None:
         self.stop_runtime()

@@ -100,6 +100,8 @@ class Beat:
             max_interval=self.max_interval,
             scheduler_cls=self.scheduler_cls,
             schedule_filename=self.schedule,
+            remote_control=self.remote_control,
+            hostname=self.hostname,
         )
         if not self.quiet:
             self._say(self.banner(service))

@@ -139,7 +139,7 @@ class Worker(WorkController):
             app=self._describe_app(),
             conninfo=f"in process, {sanitize_url(self.app._database.url)}",
             results=self.app.backend.as_uri(),
-            concurrency=f"{self.concurrency or default_concurrency(self.pool_cls)} ({self.pool_cls})",
+            concurrency=f"{self.concurrency or default_concurrency(self.pool_name)} ({self.pool_name})",
             events="ON" if self.task_events else "OFF (enable -E to monitor tasks in this worker)",
             queues=self.app.amqp.queues.format(indent=0, indent_first=False),
         ).splitlines()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import OperationalError
 from kombu.utils.encoding import ensure_bytes
 from kombu.utils.url import maybe_sanitize_url
 
@@ -53,6 +54,10 @@ class DatabaseBackend(BaseBackend):
         """The URL of the database."""
         url = self.app._database.url
         return url if include_password else str(maybe_sanitize_url(url))
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Whether the database could not be reached in the time that the store gives it in each attempt."""
+        return isinstance(exc, OperationalError)
 
     # -- writing ---------------------------------------------------------------------------------------
 

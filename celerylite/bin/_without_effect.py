@@ -29,8 +29,6 @@ OPTIONS: dict[tuple[str, ...], dict[str, str]] = {
     },
     ("beat",): {
         "--schedule": _LAST_RUNS,
-        "--enable-remote-control": "control reaches the processes that run tasks",
-        "--hostname": "control reaches the processes that run tasks",
     },
     ("events",): {
         "--executable": "the camera goes on in a fork of this program",
@@ -92,8 +90,6 @@ SETTINGS: dict[str, str] = {
     "result_backend_transport_options": "results are rows",
     "database_short_lived_sessions": "connections are kept by the store, no session is left open",
     "database_create_tables_at_setup": "the tables are always made, at the first use",
-    "beat_enable_remote_control": "`app.control` reaches every runtime through the database",
-    "beat_remote_control_max_tick_age": "`app.control` reaches every runtime through the database",
     "beat_schedule_filename": "last runs are in the database; a scheduler of your own finds it",
     "broker_read_url": "there is no broker",
     "broker_write_url": "there is no broker",

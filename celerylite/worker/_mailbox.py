@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from celerylite.worker._panel import make_state
 from celerylite.worker.control import Panel
 
 if TYPE_CHECKING:
+    from celerylite._store import Store
     from celerylite.worker import Runtime
 
 __all__ = (
@@ -31,10 +32,13 @@ __all__ = (
     "PAUSES_TOPIC",
     "RECEIVERS_TOPIC",
     "STAMPS_TOPIC",
+    "LOOK_AGAIN_S",
     "Call",
+    "Inbox",
     "Listener",
     "as_json",
     "is_revoked_by_stamp",
+    "post_reply",
     "present_until",
     "reply_topic",
 )
@@ -55,7 +59,7 @@ RECEIVERS_TOPIC = "event receivers"
 
 _LASTING = frozenset({STAMPS_TOPIC, PAUSES_TOPIC, RECEIVERS_TOPIC})
 #: Seconds until letters are read though nobody told of one.
-_LOOK_AGAIN = 30.0
+LOOK_AGAIN_S = 30.0
 #: Seconds for which a reply can be fetched.
 _REPLY_LASTS = 60.0
 
@@ -107,6 +111,37 @@ class Call:
         return cls(**loads(letter.payload))
 
 
+class Inbox:
+    """The letters on some topics, each read once. For one thread."""
+
+    def __init__(self, store: Store, topics: Collection[str]) -> None:
+        self._store, self._topics = store, topics
+        self._read: set[int] = set()
+
+    def unread(self) -> list[Letter]:
+        """What has come since the last call. Blocks for one statement."""
+        letters = self._store.letters(self._topics)
+        unread = [letter for letter in letters if letter.row not in self._read]
+        # Rows are never used twice: what has expired need not be remembered.
+        self._read = {letter.row for letter in letters}
+        return unread
+
+    def obey_unread(self, obey: Callable[[Letter], None]) -> None:
+        """Hand what has come to `obey`; an error is logged and does not keep the next letter from it."""
+        for letter in self.unread():
+            try:
+                obey(letter)
+            except Exception:
+                logger.exception("a letter of the mailbox could not be obeyed: %r", letter.payload)
+
+
+def post_reply(store: Store, call: Call, owner: str, hostname: str, reply: Any) -> None:
+    """Answer a call under the name `hostname`, if somebody waits for it."""
+    if call.ticket is not None:
+        payload = as_json({"owner": owner, "reply": {hostname: reply}})
+        store.post(reply_topic(call.ticket), payload, until=_clock.time() + _REPLY_LASTS)
+
+
 class Listener:
     """Obeys and answers commands for one runtime, in a thread of its own. Thread-safe.
 
@@ -117,17 +152,17 @@ class Listener:
         self._runtime = runtime
         self._keeper = Keeper("celerylite-control")
         self._state = make_state(runtime)
-        self._read: set[int] = set()
+        self._inbox = self._new_inbox()
         self._end: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Obey what lasts, and from now on what comes. Blocks for one statement."""
-        self._read = set()
-        for letter in self._letters():
+        self._inbox = self._new_inbox()
+        for letter in self._inbox.unread():
             # Commands that were given before this process joined are none of its business.
             if letter.topic in _LASTING:
                 self._obey(letter)
-        self._keeper.add("letters", self._answer_letters, after=_LOOK_AGAIN)
+        self._keeper.add("letters", self._answer_letters, after=LOOK_AGAIN_S)
         self._end = [self._runtime.store.on_letters(lambda: self._keeper.ask("letters"))]
         self._keeper.start()
 
@@ -137,20 +172,12 @@ class Listener:
             end()
         self._keeper.stop(5.0)
 
-    def _letters(self) -> list[Letter]:
-        letters = self._runtime.store.letters({CONTROL_TOPIC, *_LASTING})
-        unread = [letter for letter in letters if letter.row not in self._read]
-        # Rows are never used twice: what has expired need not be remembered.
-        self._read = {letter.row for letter in letters}
-        return unread
+    def _new_inbox(self) -> Inbox:
+        return Inbox(self._runtime.store, {CONTROL_TOPIC, *_LASTING})
 
     def _answer_letters(self) -> float:
-        for letter in self._letters():
-            try:
-                self._obey(letter)
-            except Exception:
-                logger.exception("a letter of the mailbox could not be obeyed: %r", letter.payload)
-        return _LOOK_AGAIN
+        self._inbox.obey_unread(self._obey)
+        return LOOK_AGAIN_S
 
     def _obey(self, letter: Letter) -> None:
         if letter.topic == STAMPS_TOPIC:
@@ -173,10 +200,7 @@ class Listener:
         if call.answered_by == self._runtime.owner or not call.reaches(self._runtime.hostname):
             return  # It is for others.
         reply = self.answer(call)
-        if call.ticket is not None:
-            topic = reply_topic(call.ticket)
-            payload = as_json({"owner": self._runtime.owner, "reply": {self._runtime.hostname: reply}})
-            self._runtime.store.post(topic, payload, until=_clock.time() + _REPLY_LASTS)
+        post_reply(self._runtime.store, call, self._runtime.owner, self._runtime.hostname, reply)
 
     def answer(self, call: Call) -> Any:
         """Run the command here and return its reply. Raises nothing but what ends the program."""

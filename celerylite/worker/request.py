@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from kombu.utils.encoding import str_to_bytes
+
+from celerylite._message import uncompressed_body
 from celerylite._request import Context, actual_ignore_result
 from celerylite.platforms import signals
 from celerylite.utils.time import maybe_iso8601, maybe_make_aware
@@ -73,6 +76,28 @@ class Request:
     def message(self) -> Any:
         """The message that was delivered."""
         return self._execution.delivery and self._execution.delivery.message
+
+    @property
+    def body(self) -> bytes:
+        """The serialised ``(args, kwargs, embed)``, not compressed; embed has what follows the call."""
+        message = self.message
+        return b"" if message is None else str_to_bytes(uncompressed_body(message))
+
+    @property
+    def content_type(self) -> str | None:
+        """How the body is serialised."""
+        return self.message and str(self.message.content_type)
+
+    @property
+    def content_encoding(self) -> str | None:
+        """The encoding of the body."""
+        return self.message and str(self.message.content_encoding)
+
+    @property
+    def __payload(self) -> list[Any]:
+        # Receivers of `task_received` that look at callbacks have no other name for them in Celery.
+        embed = {name: getattr(self._context, name) for name in ("callbacks", "errbacks", "chain", "chord")}
+        return [self.args, self.kwargs, embed]
 
     @property
     def request_dict(self) -> dict[str, Any]:

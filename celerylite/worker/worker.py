@@ -12,12 +12,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from celerylite import _clock, signals
+from celerylite._lazy import lazy_module
 from celerylite.exceptions import ImproperlyConfigured, WorkerTerminate
 from celerylite.platforms import EX_FAILURE, EX_OK, create_pidlock
 from celerylite.utils.imports import reload_from_cwd
 from celerylite.utils.log import get_logger, mlevel
 from celerylite.utils.nodenames import default_nodename, worker_direct
 from celerylite.utils.text import str_to_list
+from celerylite.worker import _pools
 from celerylite.worker._kinds import available_cpus, chosen_pool, is_prefork
 from celerylite.worker._panel import Autoscaler, stats_of
 
@@ -53,6 +55,9 @@ _SETTINGS = {
     "scheduler": "beat_scheduler",
     "schedule_filename": "beat_schedule_filename",
 }
+
+
+_prefork = lazy_module("celerylite.worker._prefork")
 
 
 class _Request(Enum):
@@ -130,7 +135,9 @@ class WorkController:
         for option, setting in _SETTINGS.items():
             if kwargs.get(option) is not None:
                 setattr(self.app.conf, setting, kwargs[option])
-        self.pool_cls = _pool_name(pool or pool_cls or chosen_pool(self.app))
+        self.pool_name = _pool_name(pool or pool_cls or chosen_pool(self.app))
+        #: The class of what runs plain functions; receivers of ``worker_init`` look at its `__module__`.
+        self.pool_cls: type[Any] = _prefork.ProcessPool if self.pool_name == "prefork" else _pools.ThreadPool
         self.task_events = bool(self.app.conf.worker_send_task_events)
         self.beat = bool(beat)
         self.concurrency = self._concurrency(concurrency)
@@ -139,7 +146,7 @@ class WorkController:
         if self.autoscale:
             return self.autoscale[0]
         wanted = self.app.either("worker_concurrency", asked)
-        if self.pool_cls == "solo":
+        if self.pool_name == "solo":
             return 1
         is_auto = isinstance(wanted, str) and wanted.strip().lower() == "auto"
         return available_cpus() if is_auto else _number(wanted)
@@ -207,7 +214,7 @@ class WorkController:
             concurrency=self.concurrency,
             beat=self.beat or None,
             worker=self,
-            pool=self.pool_cls,
+            pool=self.pool_name,
             least_processes=self.autoscale[1] if self.autoscale else None,
         )
         if self.autoscale:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -268,3 +270,67 @@ def test_many_results_are_given_in_the_states_that_are_asked_for(make_backend: A
     backend.store_result("bad", ValueError("x"), "FAILURE")
     found = backend.get_many(["good", "bad"], max_iterations=1, READY_STATES={"SUCCESS"})
     assert [task_id for task_id, _ in found] == ["good"]
+
+
+#: How long a result is tried to be stored in one attempt: Celery's by the driver's time, ours by our own.
+_BRIEFLY: dict[str, Any] = {
+    "database_engine_options": {"connect_args": {"timeout": 0.05}},
+    "broker_connection_timeout": 0.1,
+    "result_backend_base_sleep_between_retries_ms": 1,
+    "result_backend_max_sleep_between_retries_ms": 5,
+}
+
+
+@pytest.fixture
+def file_app(new_app: Callable[..., Any], tmp_path: Path) -> Any:
+    """An app with results in a file, whose tables are there, that tries again twice."""
+    app = new_app(
+        result_backend=f"db+sqlite:///{tmp_path / 'results.db'}",
+        result_backend_always_retry=True,
+        result_backend_max_retries=2,
+        **_BRIEFLY,
+    )
+    app.backend.store_result("before", 1, "SUCCESS")
+    return app
+
+
+@pytest.fixture
+def lock(file_app: Any, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of somebody else that keeps the file locked until its transaction ends."""
+    connection = sqlite3.connect(tmp_path / "results.db", isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
+
+
+def _retries(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for line in caplog.messages if "more times" in line]
+
+
+def test_a_result_that_cannot_be_stored_is_tried_again_as_often_as_is_set(
+    lib: Any, file_app: Any, lock: sqlite3.Connection, caplog: pytest.LogCaptureFixture, submodule: Any
+) -> None:
+    with pytest.raises(submodule("exceptions").BackendStoreError) as raised:
+        file_app.backend.store_result("locked out", 2, "SUCCESS")
+    assert (raised.value.task_id, raised.value.state) == ("locked out", "SUCCESS")
+    assert len(_retries(caplog)) == 2
+    lock.execute("ROLLBACK")
+    assert file_app.AsyncResult("locked out").state == "PENDING"
+
+
+def test_a_result_is_stored_when_the_trouble_has_passed_meanwhile(
+    file_app: Any, lock: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    file_app.backend.on_backend_retryable_error = lambda exc: lock.execute("ROLLBACK")
+    file_app.backend.store_result("late", {"foo": "bar"}, "SUCCESS")
+    assert len(_retries(caplog)) == 1
+    assert file_app.AsyncResult("late").get(timeout=10) == {"foo": "bar"}
+
+
+def test_without_the_setting_a_result_that_cannot_be_stored_is_not_tried_again(
+    file_app: Any, lock: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    file_app.backend.always_retry = False
+    with pytest.raises(Exception, match="locked"):
+        file_app.backend.store_result("locked out", 2, "SUCCESS")
+    assert _retries(caplog) == []

@@ -357,6 +357,24 @@ def test_a_failing_header_fails_the_body_with_the_cause_in_it(
     assert list(journal) == []
 
 
+def test_a_failing_header_tells_the_errback_of_the_body_and_keeps_what_the_others_gave(
+    running_app: Any, tasks: Any, canvas: Any, exceptions: Any, journal: Any
+) -> None:
+    @running_app.task
+    def tell(task_id: str) -> None:
+        journal.note(("told", task_id))
+
+    header = [tasks.add.s(1, 2), tasks.add.s(3, 4), tasks.fail.s()]
+    result = canvas.chord(header)(tasks.note.s().on_error(tell.s()))
+    journal.until(("told", result.id))
+    first, second, failed = result.parent.results
+    with pytest.raises(exceptions.ChordError, match="broken"):
+        result.get(timeout=WAIT_S, follow_parents=False)
+    # Not in vain: what the others gave is there.
+    assert [first.get(timeout=WAIT_S), second.get(timeout=WAIT_S), failed.state] == [3, 7, "FAILURE"]
+    assert list(journal) == [("told", result.id)]
+
+
 def test_a_failing_header_fails_what_follows_the_body(tasks: Any, canvas: Any, exceptions: Any) -> None:
     workflow = canvas.group(tasks.add.s(1, 1), tasks.fail.s()) | tasks.total.s() | tasks.echo.s()
     result = workflow()

@@ -178,6 +178,36 @@ def test_a_log_file_may_hold_the_name_of_the_node(log: Callable[..., Any], tmp_p
     assert "hello" in (tmp_path / "worker1.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("%%n-%n.log", "%n-me.log"),
+        ("%%x.log", "%x.log"),
+        ("50%%d.log", "50%d.log"),
+        ("%%%n.log", "%me.log"),
+        ("%%%%n.log", "%%n.log"),
+        ("%d-%h.log", "example.com-host.example.com.log"),
+        # Children of a pool have numbers; the process itself has none.
+        ("%i%I.log", "0.log"),
+        ("100%.log", "100%.log"),
+    ],
+)
+def test_two_percent_signs_are_one_in_the_name_of_a_log_file(
+    log: Callable[..., Any], tmp_path: Path, name: str, expected: str
+) -> None:
+    log().setup_logging_subsystem("INFO", str(tmp_path / name), hostname="me@host.example.com")
+    logging.getLogger("of.mine").info("hello")
+    assert [path.name for path in tmp_path.iterdir()] == [expected]
+    assert "hello" in (tmp_path / expected).read_text()
+
+
+def test_an_unknown_letter_in_the_name_of_a_log_file_is_refused(
+    log: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="Unknown format %x"):
+        log().setup_logging_subsystem("INFO", str(tmp_path / "%x.log"), hostname="me@host.example.com")
+
+
 def test_setup_leaves_its_choice_for_children(log: Callable[..., Any], tmp_path: Path) -> None:
     path = str(tmp_path / "out.log")
     log().setup("INFO", path)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kombu.serialization import loads
 
 
 @pytest.fixture
@@ -377,6 +378,51 @@ def test_received_is_told_the_request_before_it_runs(running_app: Any, told: Any
     assert (request.id, request.name) == (result.id, job.name)
     assert request.task_id == result.id
     assert request.task_name == job.name
+
+
+@pytest.fixture
+def request_of(receive: Any, signals: Any, journal: Any) -> Callable[[Any], Any]:
+    """`request_of(result)` waits for the request with which `task_received` tells of a call."""
+    receive(signals.task_received, lambda request, **kwargs: journal.note(request))
+    return lambda result: journal.find(lambda request: request.id == result.id)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_received_shows_the_body_with_what_follows_the_call(
+    running_app: Any, request_of: Callable[[Any], Any], compression: str | None
+) -> None:
+    @running_app.task
+    def job(*args: Any) -> None: ...
+
+    request = request_of(job.apply_async((1,), link=job.si(2), link_error=job.si(3), compression=compression))
+    args, kwargs, embed = loads(request.body, request.content_type, request.content_encoding)
+    assert (args, kwargs, embed["callbacks"][0]["args"], embed["errbacks"][0]["args"]) == ([1], {}, [2], [3])
+    # Private, and what receivers use that are to see callbacks without reading the body once more.
+    assert request._Request__payload == [args, kwargs, embed]
+
+
+def test_a_callback_that_is_linked_between_two_stamps_has_the_last_one(
+    running_app: Any, request_of: Callable[[Any], Any], submodule: Callable[[str], Any]
+) -> None:
+    class Stamping(submodule("canvas").StampingVisitor):  # type: ignore[misc]
+        def __init__(self, value: str) -> None:
+            self.value = value
+
+        def on_signature(self, sig: Any, **headers: Any) -> dict[str, str]:
+            return {"stamp": self.value}
+
+    @running_app.task
+    def job() -> None: ...
+
+    call = job.si()
+    call.stamp(visitor=Stamping("first"))
+    call.link(job.si())
+    call.stamp(visitor=Stamping("last"))
+    request = request_of(call.apply_async())
+    _, _, embed = loads(request.body, request.content_type, request.content_encoding)
+    (link,) = embed["callbacks"]
+    assert link["options"]["stamped_headers"] == ["stamp"]
+    assert link["options"]["stamp"] == request.stamps["stamp"] == "last"
 
 
 def test_the_hooks_get_value_id_and_call(lib: Any, running_app: Any, journal: Any) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from compat_tests.conftest import DEADLINE_S
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -245,3 +249,99 @@ def test_an_embedded_service_is_a_thread_on_request(app: Any, beat: Any) -> None
     assert embedded.daemon
     assert isinstance(embedded.service, beat.Service)
     assert embedded.service.max_interval == 1
+
+
+@pytest.fixture
+def hanging(beat: Any) -> Iterator[Any]:
+    """A scheduler class of a user whose tick hangs as long as its `may_tick` is not set."""
+
+    class Hanging(beat.Scheduler):  # type: ignore[misc]
+        may_tick = threading.Event()
+
+        def tick(self, *args: Any, **kwargs: Any) -> float:
+            self.may_tick.wait(DEADLINE_S)
+            return 0.01
+
+    Hanging.may_tick.set()
+    yield Hanging
+    Hanging.may_tick.set()
+
+
+@pytest.fixture
+def start_beat(app: Any, beat: Any) -> Iterator[Callable[..., str]]:
+    """Run a beat in a thread, `start_beat(scheduler_cls=...)`, until the test ends; gives its node name."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> str:
+            service = beat.Service(app, hostname="beat@here", **options)
+            thread = threading.Thread(target=service.start)
+            stack.callback(thread.join, DEADLINE_S)
+            stack.callback(service.stop)
+            thread.start()
+            return str(beat.beat_nodename(service.hostname))
+
+        yield start
+
+
+def _eventually(replies: Any, ping: Callable[[], Any]) -> bool:
+    """Whether a ping is answered so before the deadline; each waits by itself."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if ping() == replies:
+            return True
+    return False
+
+
+def test_a_beat_that_may_be_asked_answers_and_falls_silent_while_its_tick_hangs(
+    app: Any, start_beat: Callable[..., str], hanging: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.conf.beat_enable_remote_control = True
+    app.conf.beat_remote_control_max_tick_age = 0.2
+    node = start_beat(scheduler_cls=hanging)
+    pong = [{node: {"ok": "pong"}}]
+
+    def ping() -> Any:
+        return app.control.ping(destination=[node], timeout=0.3)
+
+    assert _eventually(pong, ping)
+    hanging.may_tick.clear()
+    assert _eventually([], ping)
+    assert any("answer" in line and "ping" in line for line in caplog.messages)
+    hanging.may_tick.set()
+    assert _eventually(pong, ping)
+
+
+def test_a_beat_leaves_all_but_a_ping_to_the_workers(
+    running_app: Any, start_beat: Callable[..., str], hanging: Any
+) -> None:
+    node = start_beat(scheduler_cls=hanging, remote_control=True)
+    inspect = running_app.control.inspect(timeout=0.5)
+    worker = next(iter(inspect.clock()))
+    assert _eventually({node, worker}, lambda: set(inspect.ping() or ()))
+    assert set(inspect.clock()) == {worker}
+
+
+def test_a_beat_does_not_answer_unless_it_is_asked_to(
+    app: Any, start_beat: Callable[..., str], hanging: Any
+) -> None:
+    ticked = threading.Event()
+    hanging.should_sync = lambda self: ticked.set()
+    node = start_beat(scheduler_cls=hanging)
+    assert ticked.wait(DEADLINE_S)
+    assert app.control.ping(destination=[node], timeout=0.3) == []
+
+
+def test_a_beat_without_a_limit_answers_though_its_tick_hangs(
+    app: Any, start_beat: Callable[..., str], hanging: Any
+) -> None:
+    app.conf.beat_remote_control_max_tick_age = 0
+    hanging.may_tick.clear()
+    node = start_beat(scheduler_cls=hanging, remote_control=True)
+    assert _eventually([{node: {"ok": "pong"}}], lambda: app.control.ping(destination=[node], timeout=0.3))
+
+
+@pytest.mark.parametrize(("interval", "expected"), [(5.0, 60.0), (200.0, 400.0), (None, 600.0)])
+def test_a_tick_may_take_twice_its_interval_and_a_minute_at_least(
+    app: Any, beat: Any, interval: float | None, expected: float
+) -> None:
+    assert beat.BeatPidbox(beat.Service(app, max_interval=interval)).max_tick_age == expected

@@ -110,3 +110,12 @@ def test_a_heartbeat_is_told(told: Told) -> None:
 
 def test_signals_of_green_threads_and_of_celery_3_are_never_sent(told: Told) -> None:
     assert not {name for name, _, _ in told if name.startswith("eventlet_") or name == "task_sent"}
+
+
+@pytest.mark.filterwarnings("ignore:You're running the worker with superuser")
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+def test_a_worker_that_is_made_has_the_class_of_its_pool(app: Any, pool: str) -> None:
+    pool_cls = app.Worker(pool=pool, concurrency=1).pool_cls
+    assert isinstance(pool_cls, type)
+    # What tells code of users and of frameworks whether there will be child processes.
+    assert ("prefork" in pool_cls.__module__) == (pool == "prefork")

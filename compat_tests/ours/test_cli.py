@@ -411,6 +411,20 @@ def test_beat_fires_the_schedule_and_runs_nothing(cli: Cli, start: Start) -> Non
     assert "Purged" in cli("-A", "proj", "purge", "-f").stdout
 
 
+def test_a_beat_process_is_asked_whether_it_ticks_as_a_liveness_probe_does(cli: Cli, start: Start) -> None:
+    probe = ("-A", "proj", "inspect", "ping", "-d", "probe@here", "--timeout", str(_DEADLINE_S))
+    beat = start("-A", "proj", "beat", "-l", "INFO", "--enable-remote-control", "-n", "probe@here")
+    until(beat, "beat: Answering a ping as probe@here")
+    asked = cli(*probe)
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.startswith("->  probe@here: OK\n        pong\n")
+    # All but a ping is for those who run tasks; nobody waits for this one.
+    assert cli("-A", "proj", "inspect", "active", "-d", "probe@here", "-t", "600").returncode == 69
+    beat.terminate()
+    assert beat.wait(_DEADLINE_S) == 0
+    assert cli(*probe).returncode == 69
+
+
 # User options and plug-ins.
 
 

@@ -390,6 +390,13 @@ def test_wrong_words_are_told_before_anything_is_sent(asker: Celery, words: str,
     assert asker.store.revoked() == set()
 
 
+@pytest.mark.parametrize("words", ["active 1 2", "conf x y"])
+def test_inspect_refuses_words_too_many(asker: Celery, words: str) -> None:
+    with pytest.raises(click.UsageError, match="takes arguments") as caught:
+        main_for_app(asker, ["inspect", *words.split()])
+    assert caught.value.exit_code == 2
+
+
 def test_what_a_process_cannot_do_is_a_failure_without_a_traceback_in_its_log(
     file_app: Celery, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

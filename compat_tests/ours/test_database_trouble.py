@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from kombu.exceptions import OperationalError
 
 from celerylite import Celery, chord, signals
+from celerylite.exceptions import BackendGetMetaError
 from compat_tests.ours.proxy_fixtures import Proxy
 from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate
 from compat_tests.ours.store_fixtures import make_url
@@ -275,3 +276,43 @@ def test_a_task_runs_though_its_start_could_not_be_stored(
     told.until("could not store that it has started")
     proxy.start()
     assert result.get(timeout=DEADLINE_S) == 7
+
+
+@pytest.fixture
+def backend(app: Celery) -> Any:
+    """A backend with one result, that tries again twice."""
+    app.conf.update(
+        result_backend_always_retry=True,
+        result_backend_max_retries=2,
+        result_backend_max_sleep_between_retries_ms=1,
+    )
+    app.backend.store_result("kept", {"foo": "bar"}, "SUCCESS")
+    return app.backend
+
+
+def test_a_result_is_read_when_the_server_is_back_within_the_retries(backend: Any, proxy: Proxy) -> None:
+    backend.on_backend_retryable_error = lambda exc: proxy.start()
+    proxy.stop()
+    meta = backend.get_task_meta("kept", cache=False)
+    assert (meta["status"], meta["result"]) == ("SUCCESS", {"foo": "bar"})
+
+
+def test_a_result_that_cannot_be_read_is_an_error_after_as_many_retries_as_are_set(
+    backend: Any, proxy: Proxy
+) -> None:
+    tried: list[BaseException] = []
+    backend.on_backend_retryable_error = tried.append
+    proxy.stop()
+    with pytest.raises(BackendGetMetaError, match="failed to get meta") as raised:
+        backend.get_task_meta("kept", cache=False)
+    assert raised.value.task_id == "kept"
+    assert [type(exc) for exc in tried] == [OperationalError] * 2
+
+
+def test_without_the_setting_a_result_that_cannot_be_read_is_tried_for_its_time_once(
+    backend: Any, proxy: Proxy
+) -> None:
+    backend.always_retry = False
+    proxy.stop()
+    with pytest.raises(OperationalError, match="expected it to answer within"):
+        backend.get_task_meta("kept", cache=False)

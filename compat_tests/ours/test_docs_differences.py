@@ -71,6 +71,27 @@ def _rows(database: Path, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
+def test_a_body_that_did_not_run_has_no_children(app: Celery) -> None:
+    told = threading.Event()
+
+    @app.task
+    def fail() -> None:
+        raise ValueError("broken")
+
+    @app.task
+    def body(values: Any) -> None: ...
+
+    @app.task
+    def tell(task_id: str) -> None:
+        told.set()
+
+    result = chord([fail.s()])(body.s().on_error(tell.s()))
+    assert told.wait(DEADLINE_S)
+    assert (result.state, result.children) == ("FAILURE", [])
+    # As Celery with Redis: the error says which member it was.
+    assert result.parent.results[0].id in str(result.result)
+
+
 def test_a_broker_that_is_not_contacted_is_named_in_one_warning(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -55,6 +55,7 @@ LAYERS = {
     "_reconcile": 4,
     "_schedule": 4,
     "_custom_beat": 4,
+    "_beat_pidbox": 4,
     "_run": 4,
     "app": 5,
     "loaders": 5,

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+import pytest
+from kombu.exceptions import ContentDisallowed
 
 from celerylite import Celery, signals
 from celerylite.utils.dispatch import Signal
 from compat_tests.conftest import Journal
 
-TESTS = Path(__file__).parents[1]
-
 LIFE = "both/test_signals_worker.py"
 NEVER = "test_signals_of_green_threads_and_of_celery_3_are_never_sent"
 
 #: Signal -> (file, test) that sees it sent, with Celery where the file is in `both/`.
-SHOWN = {
-    "before_task_publish": ("both/test_sending.py", None),
-    "after_task_publish": ("both/test_sending.py", None),
-    "task_received": ("both/test_running.py", None),
-    "task_prerun": ("both/test_running.py", None),
-    "task_postrun": ("both/test_running.py", None),
-    "task_success": ("both/test_running.py", None),
-    "task_retry": ("both/test_running.py", None),
-    "task_failure": ("both/test_running.py", None),
-    "task_revoked": ("both/test_running.py", None),
-    "task_rejected": ("both/test_running.py", None),
-    "task_unknown": ("both/test_running.py", None),
+SHOWN: dict[str, tuple[str, str]] = {
+    "before_task_publish": (
+        "both/test_sending.py",
+        "test_before_task_publish_is_told_everything_about_the_message",
+    ),
+    "after_task_publish": ("both/test_sending.py", "test_after_task_publish_is_told_the_queue"),
+    "task_received": ("both/test_running.py", "test_received_is_told_the_request_before_it_runs"),
+    "task_prerun": ("both/test_running.py", "test_prerun_is_told_the_call"),
+    "task_postrun": ("both/test_running.py", "test_postrun_is_told_the_value_and_the_state"),
+    "task_success": ("both/test_running.py", "test_success_is_told_the_value"),
+    "task_retry": ("both/test_running.py", "test_retry_is_told_the_request_and_the_reason"),
+    "task_failure": ("both/test_running.py", "test_failure_is_told_exception_and_traceback"),
+    "task_revoked": ("both/test_states.py", "test_an_expired_task_is_told_as_revoked_and_expired"),
+    "task_rejected": ("ours/test_signals_sent.py", "test_a_message_that_cannot_be_read_is_told_as_rejected"),
+    "task_unknown": ("both/test_running.py", "test_an_unknown_task_is_told_and_fails"),
     "task_internal_error": ("both/test_signals.py", "test_a_defect_around_a_task_is_told"),
     "import_modules": (LIFE, "test_a_signal_of_the_worker_comes_with_this"),
     "celeryd_init": (LIFE, "test_a_signal_of_the_worker_comes_with_this"),
@@ -52,8 +57,8 @@ SHOWN = {
         "ours/test_control_events.py",
         "test_a_pool_says_before_it_starts_a_child_process",
     ),
-    "beat_init": ("both/test_schedules_beat.py", None),
-    "beat_embedded_init": ("ours/test_ticks.py", None),
+    "beat_init": ("both/test_schedules_beat.py", "test_a_service_ticks_until_it_is_stopped"),
+    "beat_embedded_init": ("ours/test_ticks.py", "test_the_beat_signals_are_sent_once"),
     "user_preload_options": (
         "ours/test_cli.py",
         "test_an_app_can_be_the_default_and_take_options_of_its_own",
@@ -69,10 +74,30 @@ SHOWN = {
 def test_the_table_has_every_signal_and_its_tests_are_there() -> None:
     assert set(SHOWN) == {name for name, each in vars(signals).items() if isinstance(each, Signal)}
     assert len(SHOWN) == 34
-    for name, (file, test) in SHOWN.items():
-        text = (TESTS / file).read_text()
-        assert test is None or f"def {test}(" in text, (name, test)
-        assert test == NEVER or name in text, (name, file)
+
+
+@pytest.mark.parametrize(("name", "file", "test"), [(name, *place) for name, place in SHOWN.items()])
+def test_a_signal_is_seen_by_the_test_that_is_named_for_it(name: str, file: str, test: str) -> None:
+    found = getattr(_module(file), test)
+    assert inspect.isfunction(found)
+    # A parametrised test has the names in its mark.
+    cases = [mark.args for mark in getattr(found, "pytestmark", ()) if mark.name == "parametrize"]
+    assert test == NEVER or f"{name}" in inspect.getsource(found) + repr(cases)
+
+
+def _module(file: str) -> Any:
+    return importlib.import_module(f"compat_tests.{file.removesuffix('.py').replace('/', '.')}")
+
+
+def test_a_message_that_cannot_be_read_is_told_as_rejected(
+    file_app: Celery, receive: Callable[..., Any], journal: Journal
+) -> None:
+    @file_app.task(serializer="pickle")
+    def job() -> None: ...
+
+    receive(signals.task_rejected, lambda message, exc, **_: journal.note((message.id, type(exc))))
+    result = job.delay()
+    journal.until((result.id, ContentDisallowed))
 
 
 def test_a_runtime_in_a_program_sends_the_signals_of_a_worker(

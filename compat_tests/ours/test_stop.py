@@ -11,6 +11,7 @@ import pytest
 
 from celerylite import Celery
 from celerylite._store import MessageState
+from celerylite.beat import BeatPidbox, Service
 from celerylite.exceptions import WorkerLostError
 from compat_tests.conftest import Journal
 from compat_tests.ours.runtime_fixtures import (
@@ -395,6 +396,29 @@ say(*ids)
     for n, task_id in enumerate(program.lines[0].split()):
         result: Any = app.AsyncResult(task_id)
         assert result.get(timeout=DEADLINE_S) == n + 1
+
+
+def test_a_script_leaves_nothing_to_a_beat_which_runs_no_tasks(
+    start_program: StartProgram, make_app: MakeApp, database: Path
+) -> None:
+    app = make_app(celerylite_runtime="off")
+    pidbox = BeatPidbox(Service(app, hostname="beat@here"))
+    pidbox.start()
+    try:
+        while not app.control.ping(destination=["beat@here"], timeout=DEADLINE_S):
+            pass  # It joins in a thread of its own, and who is not there is not waited for.
+        program = start_program("""
+app.conf.worker_concurrency = 1
+@app.task
+def slow():
+    threading.Event().wait(0.3)
+for _ in range(3):
+    slow.delay()
+""")
+        assert program.end() == 0
+        assert list(states_of(database).values()) == ["SUCCESS"] * 3
+    finally:
+        pidbox.stop()
 
 
 def test_a_script_finishes_what_it_runs_although_others_could_take_the_rest(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from compat_tests.upstream._environment import REPOSITORY
 from compat_tests.upstream._expectations import Baseline, Expectations
 from compat_tests.upstream._modules import INTEGRATION
 from compat_tests.upstream._report import page
+
+TESTS = REPOSITORY / "compat_tests"
 
 
 def test_every_test_that_is_not_passed_is_one_of_celerys_and_has_one_known_reason() -> None:
@@ -15,6 +20,13 @@ def test_every_test_that_is_not_passed_is_one_of_celerys_and_has_one_known_reaso
         assert set(by_reason) <= set(expectations.reasons), module
         assert sorted(set(names)) == sorted(names), module
         assert set(names) <= set(baseline.passed[module]), module
+
+
+def test_the_tests_that_reasons_name_are_there() -> None:
+    named = set(re.findall(r"\btest_\w+", " ".join(Expectations.load().reasons.values())))
+    assert len(named) >= 5
+    files = [file for folder in ("both", "ours") for file in (TESTS / folder).glob("test_*.py")]
+    assert named <= set(re.findall(r"^def (test_\w+)", "\n".join(map(Path.read_text, files)), re.MULTILINE))
 
 
 def test_the_page_about_conformance_says_what_is_expected() -> None:
