@@ -17,6 +17,10 @@ from celerylite.exceptions import ImproperlyConfigured
 
 __all__ = ("SQLite",)
 
+#: Pages in the write-ahead log (4 KB each) before they go into the file. That waits for the disk, some ten
+#: times as long as a call takes; with SQLite's own 1,000 it hits one call in a hundred.
+_CHECKPOINT_PAGES = 4000
+
 
 class SQLite(Dialect):
     """The default: no server, survives `kill -9`, and with durability 'full' a power cut."""
@@ -56,6 +60,7 @@ class SQLite(Dialect):
         cursor.execute(f"PRAGMA busy_timeout = {int(patience_s * 1000)}")
         if cursor.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
             cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         cursor.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         cursor.close()
 

@@ -110,6 +110,13 @@ TARGETS = (
     _target("idle with a schedule, % of a core", Bound(measure="idle", key="percent", most=0.5)),
     _target("tick, none of 10,000 due", Bound(measure="tick", key="us", most=0.002, against="celery")),
     _target("claim at the deepest over claim at 1,000", Bound(measure="depth", key="ratio", most=2)),
+    _target(
+        "claim among those due next week over one in an empty queue",
+        Bound(measure="depth", key="ratio_empty", most=2),
+    ),
+    _target("memory that those due next week take, MB", Bound(measure="depth", key="memory_mb", most=50)),
+    _target("restart with them, s", Bound(measure="depth", key="restart_s", most=1)),
+    _target("endpoint p99 while tasks run over idle", Bound(measure="web", key="ratio_p99", most=5)),
 )
 
 

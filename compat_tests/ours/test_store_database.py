@@ -269,6 +269,15 @@ def test_a_url_that_is_no_database_of_ours_is_refused(bad: str) -> None:
         _store.open_store(bad)
 
 
+def test_one_call_in_a_hundred_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    store = _store.open_store(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    assert isinstance(store, SqlStore)
+    (pages,) = store.database.take().connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+    # A call and its outcome change about ten pages.
+    assert pages >= 2000
+    store.close()
+
+
 def test_durability_full_reaches_sqlite(tmp_path: Path) -> None:
     for durability, level in (("normal", 1), ("full", 2)):
         store = _store.open_store(f"sqlite:///{tmp_path / 'jobs.sqlite3'}", durability=durability)

@@ -19,19 +19,22 @@ __all__ = ("SPEC", "run")
 
 SPEC = Spec(
     name="depth",
-    title="Queue depth (SQLite file; half is ready, half is due next week)",
+    title="Queue depth (SQLite file): very many due next week, and then half as many that are ready",
     figures=(
-        Figure(key="claim_1000_us", title="claim at 1,000, us"),
+        Figure(key="claim_empty_us", title="claim of the only one, us"),
+        Figure(key="claim_scheduled_us", title="among those due next week, us"),
+        Figure(key="ratio_empty", title="ratio", digits=2),
+        Figure(key="claim_1000_us", title="claim at 1,000 ready, us"),
         Figure(key="claim_deep_us", title="at the deepest, us"),
         Figure(key="ratio", title="ratio", digits=2),
-        Figure(key="deepest", title="deepest"),
+        Figure(key="scheduled", title="due next week"),
         Figure(key="fill_per_s", title="filled at, per s"),
         Figure(key="memory_mb", title="memory grew by, MB", digits=1),
         Figure(key="restart_s", title="restart to first result, s", digits=2),
     ),
     contenders=("celerylite",),
     rounds=(1, 1),
-    limit_s=400,
+    limit_s=900,
 )
 
 _BATCH = 1000
@@ -54,26 +57,35 @@ print(time.perf_counter() - began)
 
 def run(order: Order) -> dict[str, float]:
     """Claims take the oldest that is ready, and settle it, one after the other."""
-    deepest = order.of(tiny=1000, quick=100_000, full=1_000_000)
+    scheduled = order.of(tiny=1000, quick=100_000, full=1_000_000)
+    looks = order.of(tiny=5, quick=200, full=300)
     app = Celery("deep", backend="db+sqlite:///deep.sqlite3", set_as_current=False)
     app.conf.celerylite_runtime = "off"
     noop: Any = app.task(name="deep.noop")(_noop)
+    empty = _claim_one_us(app, noop, looks)
     _fill(app, noop, 1000)
-    at_1000, memory = _claim_us(app, order), _resident_mb()
+    at_1000, memory = _claim_us(app, looks), _resident_mb()
+    app.control.purge()
     began = time.perf_counter()
-    _fill(app, noop, deepest - 1000)
-    rate = (deepest - 1000) / (time.perf_counter() - began)
+    _fill(app, noop, scheduled, countdown=_WEEK_S)
+    rate = scheduled / (time.perf_counter() - began)
     grown = _resident_mb() - memory
-    deep = _claim_us(app, order)
+    among = _claim_one_us(app, noop, looks)
+    restart = _restart_s()
+    _fill(app, noop, scheduled // 2)
+    deep = _claim_us(app, looks)
     app.close()
     return {
+        "claim_empty_us": empty,
+        "claim_scheduled_us": among,
+        "ratio_empty": among / empty,
         "claim_1000_us": at_1000,
         "claim_deep_us": deep,
         "ratio": deep / at_1000,
-        "deepest": deepest,
+        "scheduled": scheduled,
         "fill_per_s": rate,
         "memory_mb": grown,
-        "restart_s": _restart_s(),
+        "restart_s": restart,
     }
 
 
@@ -81,21 +93,32 @@ def _noop() -> int:
     return 1
 
 
-def _fill(app: Celery, task: Any, count: int) -> None:
+def _fill(app: Celery, task: Any, count: int, **options: Any) -> None:
     for start in range(0, count, _BATCH):
         with app.publishing_together():
-            for n in range(start, min(start + _BATCH, count)):
-                task.apply_async(countdown=_WEEK_S if n % 2 else None)
+            for _ in range(start, min(start + _BATCH, count)):
+                task.apply_async(**options)
 
 
-def _claim_us(app: Celery, order: Order) -> float:
-    took, store = [], app.store
-    for _ in range(order.of(tiny=5, quick=200, full=300)):
-        began = time.perf_counter()
-        found = store.claim("bench", None, 1)
-        took.append(1e6 * (time.perf_counter() - began))
-        store.settle(Settlement(delivery=found.deliveries[0]))
+def _claim_us(app: Celery, looks: int) -> float:
+    return statistics.median(_timed_claim(app) for _ in range(looks))
+
+
+def _claim_one_us(app: Celery, task: Any, looks: int) -> float:
+    """Of a call that was published right before, while nothing else is due."""
+    took = []
+    for _ in range(looks):
+        task.delay()
+        took.append(_timed_claim(app))
     return statistics.median(took)
+
+
+def _timed_claim(app: Celery) -> float:
+    began = time.perf_counter()
+    found = app.store.claim("bench", None, 1)
+    took = 1e6 * (time.perf_counter() - began)
+    app.store.settle(Settlement(delivery=found.deliveries[0]))
+    return took
 
 
 def _resident_mb() -> float:
