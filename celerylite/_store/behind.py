@@ -37,8 +37,11 @@ class PublishBehind:
 
     def _attempt(self, tx: Transaction) -> list[Published]:
         if self._proof is None or tx.one(self._proof.statement, **self._proof.parameters) is None:
+            # Of these calls, not of others in the transaction: those may be sent anew and end before these.
+            others, tx.proof = tx.proof, None
             self._published = self._insert(tx, self._outgoing)
             self._proof = tx.proof
+            tx.proof = others or tx.proof
         return self._published
 
     def _over(self, published: list[Published] | None, error: BaseException | None) -> None:

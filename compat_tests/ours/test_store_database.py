@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 
 from celerylite import _clock, _store
 from celerylite._store import Delivery, ResultRow, schema
+from celerylite._store.behind import PublishBehind
+from celerylite._store.engine import Transaction
 from celerylite._store.sql import SqlStore
 from celerylite.exceptions import ImproperlyConfigured, SchemaTooNew
 from compat_tests.ours.store_fixtures import (
@@ -267,6 +269,27 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch
 def test_a_url_that_is_no_database_of_ours_is_refused(bad: str) -> None:
     with pytest.raises(ImproperlyConfigured, match="database: expected"):
         _store.open_store(bad)
+
+
+def test_calls_behind_that_shared_a_lost_transaction_do_not_vouch_for_each_other(opener: Opener) -> None:
+    store = opener()
+    calls = [
+        PublishBehind(store._writer, store._insert, [out(name)], lambda published, error: None)
+        for name in ("first", "second")
+    ]
+
+    def together(tx: Transaction) -> None:
+        for call in calls:
+            call._attempt(tx)
+        raise ValueError("lost")
+
+    with pytest.raises(ValueError, match="lost"):
+        store.database.write(together)
+    store.database.write(calls[0]._attempt)
+    (delivery,) = store.claim("me", None, 1, running=1).deliveries
+    store.settle(success(delivery))
+    store.database.write(calls[1]._attempt)
+    assert store.queue_lengths() == {"celery": 1}
 
 
 def test_one_call_in_a_hundred_does_not_wait_for_the_disk(tmp_path: Path) -> None:

@@ -65,8 +65,13 @@ def test_an_interrupt_while_the_main_thread_commits_for_others_comes_after_they_
             os.kill(os.getpid(), signal.SIGINT)
 
     store.database.on_statement = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        store.publish([out("mine")])
+    # In the background of a shell it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            store.publish([out("mine")])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [each.result(DEADLINE_S) for each in told] == [[]] * 3
     assert store.queue_lengths() == {"celery": 1}
 
