@@ -77,6 +77,12 @@ def make_opener(url: str, opened: list[SqlStore]) -> Opener:
     return opener
 
 
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind, for modules that import it."""
+    yield from make_url(request.param, tmp_path)
+
+
 @pytest.fixture
 def opener(url: str) -> Iterator[Opener]:
     """Opens stores on the database at the fixture `url`, and closes them at the end."""

@@ -26,7 +26,8 @@ settings.configure(
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": "django.sqlite3",
-            "OPTIONS": {"timeout": 20},
+            # The scheduler and the program write beside each other: without it, one that has read is refused.
+            "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
         }
     },
 )

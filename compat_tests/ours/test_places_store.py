@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,19 +13,14 @@ from compat_tests.ours.store_fixtures import (
     Opener,
     alive,
     join,
-    make_url,
     opener,
     out,
     store,
     success,
+    url,
 )
 
-__all__ = ("opener", "store")
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    yield from make_url(request.param, tmp_path)
+__all__ = ("opener", "store", "url")
 
 
 def claimed(store: SqlStore, *task_ids: str, owner: str = "me") -> list[Delivery]:

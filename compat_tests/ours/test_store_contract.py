@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
@@ -32,7 +31,6 @@ from compat_tests.ours.store_fixtures import (
     Opener,
     alive,
     join,
-    make_url,
     message,
     opener,
     out,
@@ -40,14 +38,10 @@ from compat_tests.ours.store_fixtures import (
     started,
     store,
     success,
+    url,
 )
 
-__all__ = ("opener", "store")
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    yield from make_url(request.param, tmp_path)
+__all__ = ("opener", "store", "url")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,20 +22,15 @@ from compat_tests.ours.store_fixtures import (
     Opener,
     alive,
     join,
-    make_url,
     opener,
     out,
     soon,
     store,
     success,
+    url,
 )
 
-__all__ = ("opener", "store")
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mysql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    yield from make_url(request.param, tmp_path)
+__all__ = ("opener", "store", "url")
 
 
 def keyed(
