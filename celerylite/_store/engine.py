@@ -560,8 +560,10 @@ class Database:
             self.dialect.unlock_schema(connection, False)
 
     def close(self) -> None:
+        """Close what nobody uses, the rest when it is handed back. Only for who leads."""
         self.closed = True
-        self._close_all()
+        with self.shared:
+            self._close_all()
         self.engine.dispose()
 
     def _close_all(self) -> None:

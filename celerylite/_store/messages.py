@@ -466,6 +466,7 @@ def new_token(owner: str) -> str:
 
 
 def token_owner(token: str) -> str:
+    """Whose claim `new_token` named."""
     return token.rpartition("/")[0]
 
 

@@ -551,7 +551,8 @@ class SqlStore(Scheduling):
         # The writer first: what `*_soon` was given is committed before the connections go.
         self._writer.close()
         self._wakeup.close()
-        self.database.close()
+        # A connection of SQLite that is closed in the middle of a statement takes the process with it.
+        self._writer.alone(self.database.close)
 
     def after_fork(self) -> None:
         # Once per process: the second caller must not undo what was begun since the first.

@@ -150,6 +150,15 @@ class Writer:
             self._lead.release()
             self._hand_over()
 
+    def alone(self, work: Callable[[], T]) -> T:
+        """Run `work` while nobody writes. Blocks."""
+        with uninterrupted():
+            self.hold()
+            try:
+                return work()
+            finally:
+                self.let_go()
+
     def hold(self) -> None:
         """Let nobody write until `let_go`."""
         self._lead.acquire()

@@ -61,9 +61,10 @@ class Engine:
         self._database_chosen: _database.Database | None = None
         self._exit_registered = False
         self._announced = False
-        #: The thread that is starting the runtime, and how many are stopping one.
+        #: The thread that is starting the runtime, and those that are stopping one.
         self._starting_in: int | None = None
-        self._stopping = 0
+        self._stopping_in: list[int] = []
+        self._stop_over = threading.Condition(self._engine_mutex)
         #: Stopped for good: only `start_runtime` starts it again.
         self._shut_down = False
         #: What is sent is for other processes: a publish starts no runtime.
@@ -203,7 +204,7 @@ class Engine:
         """Whether this is no moment to start one: it is being started or stopped, or the program ends."""
         starting = self._starting_in == threading.get_ident()
         # A runtime that is started by a function of atexit would be cut off in the middle of a task.
-        return starting or self._stopping > 0 or not threading.main_thread().is_alive()
+        return starting or bool(self._stopping_in) or not threading.main_thread().is_alive()
 
     # -- the runtime -----------------------------------------------------------------------------------
 
@@ -274,9 +275,9 @@ class Engine:
         with self._engine_mutex:
             runtime, self._runtime = self._runtime, None
             self._shut_down = self._shut_down or for_good
-            self._stopping += runtime is not None
-        if runtime is None:
-            return
+            if runtime is None:
+                return
+            self._stopping_in.append(threading.get_ident())
         try:
             runtime.stop(grace)
             app = cast("Celery", self)
@@ -285,7 +286,8 @@ class Engine:
             signals.worker_shutdown.send(sender=self._worker)
         finally:
             with self._engine_mutex:
-                self._stopping -= 1
+                self._stopping_in.remove(threading.get_ident())
+                self._stop_over.notify_all()
 
     @asynccontextmanager
     async def runtime(self, **options: Any) -> AsyncIterator[Runtime]:
@@ -356,8 +358,17 @@ class Engine:
     def _is_shared(self, runtime: Runtime) -> bool:
         return any(each.owner != runtime.owner and not each.is_beat for each in self.store.workers())
 
+    def _await_stops(self) -> None:
+        """Wait until nobody is stopping a runtime, which needs the store to the end."""
+        if cast("Celery", self).current_worker_task is not None:
+            return  # Whoever stops the runtime waits for the task.
+        me = threading.get_ident()
+        with self._engine_mutex:
+            self._stop_over.wait_for(lambda: not self._stopping_in or me in self._stopping_in)
+
     def _close_engine(self) -> None:
         self.stop_runtime()
+        self._await_stops()
         events = vars(self).get("events")
         if events is not None:
             events.close()
@@ -369,7 +380,8 @@ class Engine:
     def _after_fork(self) -> None:
         """In a child process: a fresh runtime and fresh connections; the parent's go on."""
         self._engine_mutex = threading.RLock()
-        self._runtime, self._starting_in, self._stopping = None, None, 0
+        self._stop_over = threading.Condition(self._engine_mutex)
+        self._runtime, self._starting_in, self._stopping_in = None, None, []
         self._exit_registered = False
         if self._store is not None:
             self._store.after_fork()

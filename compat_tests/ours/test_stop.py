@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +208,38 @@ def test_a_stop_may_be_asked_for_twice_and_by_a_task_itself(file_app: Celery) ->
     def close_it() -> None:
         file_app.stop_runtime(grace=0.01)
 
-    close_it.delay()
+    result = close_it.delay()
     runtime = file_app._runtime
     assert runtime is not None
     assert runtime.stop_event.wait(DEADLINE_S)
     file_app.close()
+    file_app.close()
+    # Its own stop waits for it no longer than it says. The app opens its database anew.
+    assert result.state == "FAILURE"
+    assert isinstance(result.result, WorkerLostError)
+    file_app.close()
+
+
+def test_closing_an_app_waits_for_another_thread_that_stops_its_runtime(file_app: Celery, gate: Gate) -> None:
+    @file_app.task
+    def work() -> int:
+        gate.wait()
+        return 1
+
+    result = work.delay()
+    gate.until_arrived(1)
+    runtime = file_app._runtime
+    assert runtime is not None
+    with ThreadPoolExecutor(2) as pool:
+        stopping = pool.submit(file_app.stop_runtime)
+        assert runtime.stop_event.wait(DEADLINE_S)
+        closing = pool.submit(file_app.close)
+        # It would be over long before.
+        assert not wait([closing], timeout=0.2).done
+        gate.open()
+        stopping.result(DEADLINE_S)
+        closing.result(DEADLINE_S)
+    assert result.get(timeout=DEADLINE_S) == 1
     file_app.close()
 
 

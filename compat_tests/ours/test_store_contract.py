@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from celerylite import _clock
 from celerylite._store import (
@@ -193,6 +194,29 @@ def test_closing_commits_what_was_to_be_settled_later(opener: Opener) -> None:
     told = soon(store.settle_later, success(started(store, "first")))
     store.close()
     assert told.result(DEADLINE_S) == []
+
+
+def test_closing_waits_for_who_is_writing(opener: Opener) -> None:
+    store = opener()
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(sql: str) -> None:
+        store.database.on_statement = None
+        entered.set()
+        assert release.wait(DEADLINE_S)
+
+    store.database.on_statement = hold
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(store.publish, [out("first")])
+        assert entered.wait(DEADLINE_S)
+        closing = pool.submit(store.close)
+        # It would be over long before.
+        assert not wait([closing], timeout=0.2).done
+        release.set()
+        assert writing.result(DEADLINE_S) == [None]
+        closing.result(DEADLINE_S)
+    with pytest.raises(OperationalError, match="the store is closed"):
+        store.publish([out("late")])
 
 
 def test_a_flood_of_what_is_settled_later_waits_for_the_database_and_not_in_memory(opener: Opener) -> None:
