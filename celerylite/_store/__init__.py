@@ -585,8 +585,8 @@ class Store(ABC):
 
         Sets the entry's last run to `ran_at` (default: now) and `next_run_at`, and `counts` the run. With
         `overlap` nothing is published while the message of the last run is outstanding; `is_busy` says
-        that the caller has seen it so, for whom `outgoing` may be empty. An entry that is not known yet
-        is added, as one of `app`.
+        that the caller has seen it so, for whom `outgoing` may be empty; a run that is held back does not
+        count. An entry that is not known yet is added, as one of `app`.
         """
 
     @abstractmethod

@@ -34,6 +34,9 @@ class Periodic:
             "total_run_count": c.total_run_count + bind("counted", type_=sa.Integer),
         }
         self._ran = Statement(lambda: table.update().where(this).values(**ran))
+        self._discount = Statement(
+            lambda: table.update().where(this).values(total_run_count=c.total_run_count - 1)
+        )
         self._sent = Statement(lambda: table.update().where(this).values(last_task_id=bind("sent")))
         self._held_back = Statement(lambda: sa.select(c.last_task_id, c.buffered_at).where(this))
         self._buffer = Statement(
@@ -68,6 +71,10 @@ class Periodic:
     ) -> None:
         """Note a run, and count it."""
         tx.run(self._ran, entry=entry, ran_at=ran_at, next_at=next_run_at, counted=int(counts))
+
+    def discount(self, tx: Transaction, entry: str) -> None:
+        """Do not count the run that was noted: it was held back."""
+        tx.run(self._discount, entry=entry)
 
     def sent(self, tx: Transaction, entry: str, task_id: str) -> None:
         """Note which task the entry has sent."""

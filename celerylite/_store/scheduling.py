@@ -65,8 +65,11 @@ class Scheduling(Store):
                 return Ticked.ELSEWHERE
             # The entry may be new, or removed by a program that does not know it.
             self._periodic.add(tx, PeriodicRow(name=entry, app=app))
+            # Before it is known whether the run goes out: its lock makes ticks of one entry take turns.
             self._periodic.ran(tx, entry, at, next_run_at, counts)
             if overlap is not Overlap.ALLOW and (is_busy or self._is_busy(tx, entry)):
+                if counts:
+                    self._periodic.discount(tx, entry)
                 if overlap is Overlap.BUFFER_ONE:
                     self._periodic.buffer(tx, entry, due_at)
                 return Ticked.HELD_BACK

@@ -620,7 +620,7 @@ def test_a_tick_is_skipped_while_the_run_before_it_is_outstanding(store: SqlStor
     assert store.tick("e", 5.0, [out("twice")], overlap=skip) is Ticked.ELSEWHERE
     assert [each.message.id for each in store.waiting(10)] == ["second"]
     row = store.periodic()["e"]
-    assert (row.total_run_count, row.buffered_at) == (5, None)
+    assert (row.total_run_count, row.buffered_at) == (2, None)
 
 
 def test_one_tick_is_remembered_until_the_run_before_it_has_ended(store: SqlStore, other: SqlStore) -> None:
@@ -639,7 +639,22 @@ def test_one_tick_is_remembered_until_the_run_before_it_has_ended(store: SqlStor
         won = list(pool.map(lambda i: (store, other)[i % 2].tick_buffered("e", 2.0, [out()]), range(4)))
     assert won.count(True) == 1
     assert sum(store.unfinished().values()) == 1
-    assert store.periodic()["e"].buffered_at is None
+    row = store.periodic()["e"]
+    assert (row.total_run_count, row.buffered_at) == (2, None)
+
+
+def test_a_tick_whose_message_cannot_be_stored_is_not_taken(store: SqlStore, other: SqlStore) -> None:
+    def refuse(sql: str) -> None:
+        if sql.startswith("INSERT INTO celerylite_messages"):
+            raise RuntimeError("cut short")
+
+    store.database.on_statement = refuse
+    with pytest.raises(RuntimeError, match="cut short"):
+        store.tick("e", 1.0, [out()])
+    store.database.on_statement = None
+    assert store.periodic() == {}
+    assert other.tick("e", 1.0, [out("again")]) is Ticked.PUBLISHED
+    assert [each.message.id for each in store.waiting(10)] == ["again"]
 
 
 def test_a_run_that_the_caller_knows_of_holds_a_tick_back(store: SqlStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -66,6 +67,7 @@ def test_a_run_is_skipped_while_the_one_before_goes_on(
     end(app, first)
     assert advance(clock, ticker, 10) == 1
     assert sent(app.store) == ["09:00:10"]
+    assert app.schedule.get("a").total_run_count == 2
 
 
 def test_a_run_that_nobody_has_begun_counts_as_going_on(
@@ -117,6 +119,7 @@ def test_one_run_waits_for_the_one_before_and_goes_out_when_that_has_ended(
     end(app, second)
     assert advance(clock, ticker, 5) == 1
     assert due_at(run_one(app)) == "09:00:20"
+    assert app.schedule.get("a").total_run_count == 3
 
 
 def test_a_run_that_waits_outlives_the_process_that_held_it_back(
@@ -169,6 +172,18 @@ class _Told(logging.Handler):
         self._journal.note(record.getMessage())
 
 
+@contextmanager
+def _listening(journal: Journal) -> Iterator[None]:
+    """Note in the journal what beat logs."""
+    logger, told = logging.getLogger("celery.beat"), _Told(journal)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(told)
+    try:
+        yield
+    finally:
+        logger.removeHandler(told)
+
+
 def test_a_real_run_holds_one_back_and_lets_it_go_when_it_ends(
     make_app: MakeApp, gate: Gate, journal: Journal
 ) -> None:
@@ -180,15 +195,25 @@ def test_a_real_run_holds_one_back_and_lets_it_go_when_it_ends(
         journal.note("begins")
         gate.wait()
 
-    logger, told = logging.getLogger("celery.beat"), _Told(journal)
-    logger.setLevel(logging.INFO)
-    logger.addHandler(told)
-    try:
+    with _listening(journal):
         app.start_runtime(beat=True)
         journal.until("Scheduler: Holding back due task a (slow): its last run goes on")
         journal.until("Scheduler: Skipping due task a (slow): its last run goes on", times=2)
         assert journal.count("begins") == 1
         gate.open()
         journal.until("begins", times=2)
-    finally:
-        logger.removeHandler(told)
+
+
+def test_a_run_that_waits_for_its_retry_holds_the_next_one_back(make_app: MakeApp, journal: Journal) -> None:
+    app = make_app(result_expires=None)
+    app.conf.beat_schedule = {"a": {"task": "retried", "schedule": 0.1, "overlap": "skip"}}
+
+    @app.task(name="retried", bind=True, ignore_result=True)
+    def retried(self: Any) -> None:
+        journal.note("begins")
+        raise self.retry(countdown=3600)
+
+    with _listening(journal):
+        app.start_runtime(beat=True)
+        journal.until("Scheduler: Skipping due task a (retried): its last run goes on", times=3)
+    assert journal.count("begins") == 1
