@@ -290,12 +290,11 @@ def is_exact(when: BaseSchedule) -> bool:
 
     Of anything else (solar events, intervals that are rounded, classes of users) only `is_due` is known.
     """
-    if when.nowfun is not None:
-        return False
     if isinstance(when, crontab):
-        return _keeps(when, crontab)
+        return when.nowfun is None and _keeps(when, crontab)
     if isinstance(when, schedule):
-        return _keeps(when, schedule) and not when.relative and when.seconds > 0
+        steady = not when.relative and when.seconds > 0
+        return when.nowfun is None and _keeps(when, schedule) and steady
     return False
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from celerylite._entries import Entry, cleanup_entry, read_entry, row_name
+from celerylite._specs import is_of_configuration
 from celerylite._store import PeriodicRow, Store
 from celerylite.utils.log import get_logger
 
@@ -43,7 +45,7 @@ def read_schedule(app: Celery) -> tuple[dict[str, Entry], set[str]]:
 def reconcile(
     app: Celery, store: Store, entries: Mapping[str, Entry], broken: Collection[str], now: float
 ) -> dict[str, PeriodicRow]:
-    """Add rows for new entries and delete those of entries that this app has no more; the rows then.
+    """Make the rows those of the app's entries: new, changed and removed ones; the rows then.
 
     Rows of other apps, and those of entries that were added at run time, are left alone.
     """
@@ -52,7 +54,11 @@ def reconcile(
     for name, row in list(rows.items()):
         if name in entries:
             _check_shared(entries[name], row, mine)
-        elif row.spec is None and name not in broken and row.app in (mine, None):
+            if row.app == mine and row.spec is None and row.task != entries[name].task:
+                # Else programs that share the entry would be warned of a task that nobody sends any more.
+                store.edit_periodic(name, task=entries[name].task)
+                rows[name] = replace(row, task=entries[name].task)
+        elif _is_of_configuration(row) and name not in broken and row.app in (mine, None):
             store.delete_periodic(name)
             del rows[name]
     # As Celery: what has never run counts from the moment it was first seen.
@@ -66,6 +72,10 @@ def reconcile(
         # Another process may have been first: then its row counts.
         rows = store.periodic()
     return rows
+
+
+def _is_of_configuration(row: PeriodicRow) -> bool:
+    return row.spec is None or is_of_configuration(row.spec)
 
 
 def _check_shared(entry: Entry, row: PeriodicRow, mine: str) -> None:

@@ -15,6 +15,7 @@ from celerylite._outbox import Outbox
 from celerylite._reconcile import app_name, read_schedule
 from celerylite._specs import read_spec, write_spec
 from celerylite._store import Outgoing, PeriodicRow
+from celerylite._ticks import clock_ahead
 from celerylite.schedules import schedule
 from celerylite.utils.log import get_logger
 
@@ -111,7 +112,7 @@ class Schedule:
         row = PeriodicRow(
             name=entry.key,
             spec=write_spec(entry),
-            last_run_at=_clock.time(),
+            last_run_at=self._now(),
             app=app_name(self._app),
             task=entry.task,
         )
@@ -122,7 +123,8 @@ class Schedule:
     def change(self, name: str, **values: Any) -> ScheduledTask:
         """Change some keys of an entry; with a new schedule it counts from now and makes up for nothing.
 
-        A configured entry then is as changed, whatever the configuration says, until `reset`. Raises
+        A new schedule that has no zone goes by the clocks of the old one; ``timezone=None`` is the app's. A
+        configured entry then is as changed, whatever the configuration says, until `reset`. Raises
         LookupError, and as `add` does.
         """
         key, code = row_name(name), self._code()
@@ -130,11 +132,10 @@ class Schedule:
         entry = self._entry(name, code, row)
         if "task" in values:
             values["task"] = getattr(values["task"], "name", values["task"])
-        known = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "name"}
-        changed = _with_interval(read_entry(self._app, name, {**known, **values}))
-        columns: dict[str, Any] = {"spec": write_spec(changed), "task": changed.task}
+        changed = _with_interval(read_entry(self._app, name, _with_changes(entry, values)))
+        columns: dict[str, Any] = {"spec": write_spec(changed, key in code), "task": changed.task}
         if values.keys() & {"schedule", "timezone", "relative"}:
-            columns["last_run_at"] = _clock.time()
+            columns["last_run_at"] = self._now()
         self._edit(name, row, columns)
         return self.get(name)
 
@@ -145,7 +146,7 @@ class Schedule:
         self._entry(name, code, row)
         if key not in code:
             raise ValueError(f"schedule: expected an entry of beat_schedule, got {name!r}, which was added")
-        self._edit(name, row, {"spec": None, "task": code[key].task, "last_run_at": _clock.time()})
+        self._edit(name, row, {"spec": None, "task": code[key].task, "last_run_at": self._now()})
         return self.get(name)
 
     def remove(self, name: str) -> None:
@@ -166,7 +167,7 @@ class Schedule:
 
     def resume(self, name: str) -> None:
         """Let an entry fire again, from now on: what it missed is not made up for. Raises LookupError."""
-        self._edit(name, self._known_row(name), {"enabled": True, "last_run_at": _clock.time()})
+        self._edit(name, self._known_row(name), {"enabled": True, "last_run_at": self._now()})
 
     def run_now(self, name: str) -> Any:
         """Send the task of an entry at once, paused or not, and return its AsyncResult.
@@ -176,7 +177,7 @@ class Schedule:
         key = row_name(name)
         row = self._row(key)
         entry = self._entry(name, self._code(), row)
-        now = _clock.time()
+        now = self._now()
         with Outbox() as box:
             result = call_entry(self._app, entry, now)
         self._app.store.tick(
@@ -193,6 +194,10 @@ class Schedule:
         return result
 
     # -- behind the methods ----------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        """The time that the schedule goes by in every process."""
+        return _clock.time() + clock_ahead(self._app.store)
 
     def _code(self) -> dict[str, Entry]:
         self._app.finalize()
@@ -227,7 +232,7 @@ class Schedule:
         store, key = self._app.store, row_name(name)
         if row is None:
             # Configured, and no program has fired the schedule yet.
-            store.add_periodic([PeriodicRow(name=key, last_run_at=_clock.time(), app=app_name(self._app))])
+            store.add_periodic([PeriodicRow(name=key, last_run_at=self._now(), app=app_name(self._app))])
         if not store.edit_periodic(key, **columns):
             raise _unknown(name)
 
@@ -246,6 +251,18 @@ class Schedule:
             total_run_count=row.total_run_count,
             last_task_id=row.last_task_id,
         )
+
+
+def _with_changes(entry: Entry, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of an entry, of which `values` are changed; the zone and `relative` are in its schedule."""
+    when = entry.schedule
+    keys = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "name"}
+    keys["timezone"] = getattr(when, "_zone", None)  # A class of the user's may derive from none of ours.
+    if "timezone" in values:
+        keys["schedule"] = when.moved_to(values["timezone"])
+    if type(when) is schedule and when.nowfun is None:
+        keys |= {"schedule": when.run_every, "relative": when.relative}
+    return {**keys, **values}
 
 
 def _with_interval(entry: Entry) -> Entry:

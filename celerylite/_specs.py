@@ -15,14 +15,17 @@ from celerylite.schedules import crontab, maybe_schedule, schedule, solar
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
 
-__all__ = ("read_spec", "write_spec")
+__all__ = ("is_of_configuration", "read_spec", "write_spec")
 
 _FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 
 
-def write_spec(entry: Entry) -> str:
-    """The entry as JSON. Raises TypeError for schedules and arguments that cannot be written down."""
-    spec = {
+def write_spec(entry: Entry, configured: bool = False) -> str:
+    """The entry as JSON; `configured`: the configuration has it too, until it is removed there.
+
+    Raises TypeError for schedules and arguments that cannot be written down.
+    """
+    spec: dict[str, Any] = {
         "name": entry.name,
         "task": entry.task,
         "schedule": _write_schedule(entry),
@@ -32,6 +35,8 @@ def write_spec(entry: Entry) -> str:
         "catch_up": entry.catch_up,
         "overlap": entry.overlap,
     }
+    if configured:
+        spec["configured"] = True
     try:
         return str(kombu_json.dumps(spec))
     except TypeError as exc:
@@ -45,7 +50,16 @@ def read_spec(app: Celery, name: str, text: str) -> Entry:
     """The entry that `write_spec` wrote. Raises ValueError or TypeError when it is not usable."""
     values: dict[str, Any] = kombu_json.loads(text)
     name = values.pop("name", name)
+    values.pop("configured", None)
     return read_entry(app, name, {**values, "schedule": _read_schedule(values["schedule"])})
+
+
+def is_of_configuration(text: str) -> bool:
+    """Whether that is an entry of the configuration that was changed. Does not raise."""
+    try:
+        return bool(json.loads(text).get("configured"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def _write_schedule(entry: Entry) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from celerylite.utils.time import humanize_seconds
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
 
-__all__ = ("Ticker",)
+__all__ = ("Ticker", "clock_ahead")
 
 logger = get_logger("celery.beat")
 
@@ -245,8 +245,7 @@ class Ticker:
 
     def _compare_clocks(self) -> None:
         """Go by the database's clock if ours is off, so that all hosts agree on when a tick is due."""
-        offset = self.store.clock_offset()
-        ahead = offset if abs(offset) > _CLOCKS_DIFFER_S else 0.0
+        ahead = clock_ahead(self.store)
         if ahead and not self._ahead:
             logger.warning(
                 "beat: The clock of this machine differs from the database's by %.1f seconds. The schedule "
@@ -559,6 +558,12 @@ class Ticker:
                 logger.exception("Message Error: %s", f"Couldn't apply scheduled task {entry.name}: {exc}")
                 return None
         return box.messages
+
+
+def clock_ahead(store: Store) -> float:
+    """Seconds to add to the clock of this machine to get the one that all processes go by."""
+    offset = store.clock_offset()
+    return offset if abs(offset) > _CLOCKS_DIFFER_S else 0.0
 
 
 def _plan_from(ticks: tuple[_Tick, ...], last_run_at: float, entry: Entry) -> _Plan:

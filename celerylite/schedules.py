@@ -142,11 +142,14 @@ class BaseSchedule:
 
     def in_zone(self, tz: str | tzinfo) -> Self:
         """This schedule, or a copy of it that goes by the clocks of `tz` if it has no zone of its own."""
-        if self._zone is not None:
-            return self
+        return self if self._zone is not None else self.moved_to(tz)
+
+    def moved_to(self, tz: str | tzinfo | None) -> Self:
+        """A copy that goes by the clocks of `tz` instead; None: by those of the app."""
         moved = copy.copy(self)
         moved._app = self._app
-        moved.tz = moved._zone = timezone.get_timezone(tz)
+        moved._zone = None if tz is None else timezone.get_timezone(tz)
+        moved.tz = self.app.timezone if moved._zone is None else moved._zone
         return moved
 
     @cached_property

@@ -65,6 +65,9 @@ def test_an_entry_is_changed(app: Celery, capsys: pytest.CaptureFixture[str]) ->
     entry = app.schedule.get("often")
     assert (entry.task, list(entry.args), entry.overlap) == ("greet", [1], "skip")
     assert "0 9" in repr(entry.schedule)
+    for zone in ("Asia/Tokyo", "Europe/Berlin"):
+        app.start(["schedule", "change", "often", "--timezone", zone])
+        assert str(app.schedule.get("often").schedule.tz) == zone
     with pytest.raises(click.UsageError, match="expected at least one option"):
         app.start(["schedule", "change", "often"])
     with pytest.raises(click.ClickException, match="got 'nobody'"):

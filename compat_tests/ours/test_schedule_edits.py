@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from celerylite import Celery, _store, schedules
+from celerylite import Celery, _clock, _store, schedules
 from celerylite._clock import ManualClock
 from celerylite._ticks import Ticker
 from celerylite.exceptions import ImproperlyConfigured
 from celerylite.schedules import crontab, schedule, solar
 from compat_tests.conftest import Journal
 from compat_tests.ours.runtime_fixtures import MakeApp, StartProgram
+from compat_tests.ours.store_fixtures import make_url
 from compat_tests.ours.ticks_fixtures import Starter, advance, at, make_app, make_clock, make_starter, sent
 
 
@@ -127,6 +129,19 @@ def test_a_changed_entry_goes_on_from_now(app: Celery, clock: ManualClock, start
     assert app.schedule.get("a").origin == "code"
 
 
+def test_a_changed_entry_goes_when_the_configuration_has_it_no_more(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    started(a=60, b=60)
+    app.schedule.add("added", task="ticks.note", schedule=60)
+    for name in ("a", "added"):
+        app.schedule.change(name, schedule=30)
+    assert advance(clock, started(a=60, b=60), 60) == 5
+    ticker = started(b=60)
+    assert app.schedule.entries().keys() == {"added", "b"}
+    assert advance(clock, ticker, 60) == 3
+
+
 def test_changed_arguments_leave_the_runs_where_they_are(
     app: Celery, clock: ManualClock, started: Starter
 ) -> None:
@@ -136,6 +151,40 @@ def test_changed_arguments_leave_the_runs_where_they_are(
     ticker.look()
     assert advance(clock, ticker, 30) == 1
     assert "[7]" in str(app.store.waiting(1)[0].message.body)
+
+
+def test_a_new_zone_counts_from_now_whatever_zone_the_entry_had(app: Celery, started: Starter) -> None:
+    app.schedule.add("a", task="x", schedule="0 10 * * *")
+    for zone, due in (("Europe/Berlin", "09:00"), ("Africa/Cairo", "08:00"), (None, "10:00")):
+        changed = app.schedule.change("a", timezone=zone)
+        assert changed.next_run_at is not None
+        assert changed.next_run_at.strftime("%H:%M") == due
+        assert str(changed.schedule.tz) == (zone or "UTC")
+    started(configured={"schedule": crontab(hour=10, minute=0), "timezone": "Europe/Berlin"})
+    assert str(app.schedule.change("configured", timezone="Asia/Tokyo").schedule.tz) == "Asia/Tokyo"
+
+
+def test_a_new_schedule_goes_by_the_clocks_of_its_entry_unless_it_has_a_zone_of_its_own(app: Celery) -> None:
+    app.schedule.add("a", task="x", schedule="0 9 * * *", timezone="Asia/Tokyo")
+    moved = app.schedule.change("a", schedule="30 9 * * *")
+    assert (repr(moved.schedule), str(moved.schedule.tz)) == (
+        "<crontab: 30 9 * * * (m/h/dM/MY/d)>",
+        "Asia/Tokyo",
+    )
+    assert str(app.schedule.change("a", args=(1,)).schedule.tz) == "Asia/Tokyo"
+    elsewhere = app.schedule.change("a", schedule=crontab(hour=9, minute=0, tz="Europe/Berlin"))
+    assert str(elsewhere.schedule.tz) == "Europe/Berlin"
+
+
+def test_an_interval_stays_relative_until_it_is_said_otherwise(app: Celery) -> None:
+    app.schedule.add("a", task="x", schedule=3600)
+    for values, relative in (
+        ({"relative": True}, True),
+        ({"schedule": 60}, True),
+        ({"relative": False}, False),
+    ):
+        assert app.schedule.change("a", **values).schedule.relative is relative
+    assert app.schedule.get("a").schedule == schedule(60)
 
 
 def test_a_paused_entry_fires_again_from_when_it_is_resumed(
@@ -209,6 +258,42 @@ def test_a_run_now_counts_for_what_may_not_overlap(app: Celery, clock: ManualClo
     ticker = started(a={"schedule": 60, "overlap": "skip"})
     app.schedule.run_now("a")
     assert advance(clock, ticker, 60) == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
+def test_what_was_edited_counts_when_every_process_has_gone(kind: str, tmp_path: Path) -> None:
+    for url in make_url(kind, tmp_path):
+        with _of_another_process(url) as app:
+            app.schedule.add("added", task="ticks.note", schedule=60, args=(1,))
+            app.schedule.add("removed", task="ticks.note", schedule=1)
+            app.schedule.pause("paused")
+            app.schedule.change("changed", schedule=20, kwargs={"day": "mon"})
+            app.schedule.remove("removed")
+        with _of_another_process(url) as app:
+            entries = app.schedule.entries()
+            assert {name: (entry.origin, entry.enabled) for name, entry in entries.items()} == {
+                "added": ("added", True),
+                "changed": ("changed", True),
+                "paused": ("code", False),
+            }
+            ticker = Ticker(app, app.store)
+            ticker.start()
+            assert ticker.fire_due(_clock.time() + 61) == 2
+            bodies = [json.loads(waiting.message.body)[:2] for waiting in app.store.waiting(10)]
+            assert [[1], {}] in bodies
+            assert [[], {"day": "mon"}] in bodies
+
+
+def _of_another_process(url: str) -> Celery:
+    """The app as a process that starts anew has it."""
+    app = Celery("edits", backend=f"db+{url}")
+    every_ten = {"task": "ticks.note", "schedule": 10}
+    app.conf.update(
+        result_expires=None,
+        celerylite_runtime="off",
+        beat_schedule={"paused": every_ten, "changed": every_ten},
+    )
+    return app
 
 
 @pytest.mark.parametrize("edit", ["add", "change", "pause", "resume", "remove", "reset"])

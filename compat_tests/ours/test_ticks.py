@@ -15,7 +15,8 @@ from celerylite import Celery, _ticks, beat, signals
 from celerylite._clock import ManualClock
 from celerylite._store import PeriodicRow
 from celerylite.beat import BeatLazyFunc
-from celerylite.schedules import crontab, schedule
+from celerylite.schedules import BaseSchedule, crontab, schedule
+from compat_tests.conftest import Journal
 from compat_tests.ours.ticks_fixtures import (
     START,
     Starter,
@@ -282,6 +283,52 @@ def test_an_entry_that_was_removed_is_forgotten(app: Celery, clock: ManualClock,
     assert advance(clock, ticker, 60) == 1
 
 
+def test_a_task_that_was_changed_in_the_configuration_is_no_reason_to_warn_others(
+    app: Celery, clock: ManualClock, started: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    started(a={"task": "before", "schedule": 60})
+    advance(clock, started(a={"task": "after", "schedule": 60}), 60)
+    assert [waiting.message.name for waiting in app.store.waiting(10)] == ["after"]
+    assert app.store.periodic()["a"].task == "after"
+    # Another program with the same entry.
+    app.main = "elsewhere"
+    started()
+    assert "each tick fires only one" not in caplog.text
+
+
+def test_entries_that_handlers_of_the_app_add_fire(journal: Journal) -> None:
+    with Celery("handlers", broker="memory://", backend="cache+memory://") as app:
+
+        @app.on_after_configure.connect
+        def configured(sender: Celery, **kwargs: Any) -> None:
+            sender.add_periodic_task(0.1, note.s("configured"))
+
+        @app.on_after_finalize.connect
+        def finalized(sender: Celery, **kwargs: Any) -> None:
+            sender.add_periodic_task(timedelta(seconds=0.1), note.s("finalized"), name="often")
+
+        @app.task(name="note")
+        def note(word: str) -> None:
+            journal.note(word)
+
+        app.start_runtime(beat=True)
+        for word in ("configured", "finalized"):
+            journal.until(word, times=2)
+        assert {"often", "note('configured')"} < app.schedule.entries().keys()
+
+
+def test_another_programs_edit_is_found_at_the_next_look_though_nobody_tells_of_it(
+    app: Celery, clock: ManualClock, started: Starter
+) -> None:
+    app.conf.beat_max_loop_interval = 30
+    ticker = started(a=3600)
+    assert ticker.next_due() == clock.time() + 30
+    app.schedule.add("b", task="ticks.note", schedule=10)
+    assert advance(clock, ticker, 29) == 0
+    # What is late by then is made up for once.
+    assert advance(clock, ticker, 1) == 1
+
+
 def test_an_entry_added_later_is_taken_up(app: Celery, clock: ManualClock, started: Starter) -> None:
     ticker = started(a=60)
     app.add_periodic_task(5.0, app.tasks["ticks.note"].s(1), name="b")
@@ -365,6 +412,41 @@ def test_schedules_of_which_only_is_due_is_known_fire_once_too(
         for ticker in tickers:
             ticker.fire_due(clock.time())
     assert len(sent(app.store)) == 6 + 1
+
+
+class Halves(BaseSchedule):
+    """A class of a user's that is no interval and no crontab: half past every minute."""
+
+    def is_due(self, last_run_at: datetime) -> Any:
+        last = last_run_at.replace(second=30, microsecond=0)
+        following = last if last > last_run_at else last + timedelta(minutes=1)
+        wait_s = (following - self.now()).total_seconds()
+        return (True, 60) if wait_s <= 0 else (False, wait_s)
+
+
+class Duck:
+    """A class of a user's that derives from nothing of ours."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+
+    def now(self) -> datetime:
+        return self.app.now()  # type: ignore[no-any-return]
+
+    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
+        return Halves(app=self.app).is_due(last_run_at)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("make", [Halves, Duck])
+def test_a_class_of_the_users_decides_when_its_entry_is_due(
+    app: Celery, clock: ManualClock, started: Starter, make: Any
+) -> None:
+    tickers = [started(a=make()), started()]
+    for _ in range(250):
+        clock.advance(1)
+        for ticker in tickers:
+            ticker.fire_due(clock.time())
+    assert sent(app.store) == ["09:00:30", "09:01:30", "09:02:30", "09:03:30"]
 
 
 def test_an_always_due_schedule_does_not_keep_the_ticker_to_itself(

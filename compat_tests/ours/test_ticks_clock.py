@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -149,6 +149,25 @@ def test_hosts_whose_clocks_differ_go_by_the_clock_of_the_database(
     assert float(told[1]) == pytest.approx(off_by, abs=5)
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+@pytest.mark.parametrize("off_by", [-400.0, 400.0])
+def test_what_a_host_edits_whose_clock_differs_counts_from_now_by_the_clock_of_the_database(
+    kind: str, off_by: float, tmp_path: Path
+) -> None:
+    for url in make_url(kind, tmp_path):
+        app = Celery("clocks", backend=f"db+{url}")
+        app.conf.update(result_expires=None, celerylite_runtime="off")
+        with app:
+            app.schedule.add("resumed", task="x", schedule=100)
+            app.schedule.pause("resumed")
+            real = _clock.time()
+            with _clock.use(ManualClock(real + off_by)):
+                app.schedule.add("added", task="x", schedule=100)
+                app.schedule.resume("resumed")
+            for row in app.store.periodic().values():
+                assert row.last_run_at == pytest.approx(real, abs=5)
+
+
 def test_the_runtime_looks_at_the_clock_every_few_seconds_however_far_off_the_next_run_is(
     app: Celery, started: Starter
 ) -> None:
@@ -159,11 +178,21 @@ def test_the_runtime_looks_at_the_clock_every_few_seconds_however_far_off_the_ne
     assert 0 < wait_s <= 5
 
 
-def in_new_york(clock: ManualClock, started: Starter, begin: str, **schedules: crontab) -> Ticker:
-    """A ticker with these entries, all by New York's clocks, at that moment."""
-    clock.advance(datetime.fromisoformat(begin).timestamp() - clock.time())
-    zone = {"timezone": "America/New_York"}
-    return started(**{name: {"schedule": when, "args": [name], **zone} for name, when in schedules.items()})
+@pytest.fixture(params=["app", "entry"])
+def in_new_york(
+    app: Celery, clock: ManualClock, started: Starter, request: pytest.FixtureRequest
+) -> Callable[..., Ticker]:
+    """Make a ticker with entries that go by New York's clocks, because the app does or they do themselves."""
+    name = "America/New_York"
+    zone = {"timezone": name} if request.param == "entry" else {}
+    if not zone:
+        app.conf.timezone = name
+
+    def make(begin: str, **schedules: crontab) -> Ticker:
+        clock.advance(datetime.fromisoformat(begin).timestamp() - clock.time())
+        return started(**{key: {"schedule": when, "args": [key], **zone} for key, when in schedules.items()})
+
+    return make
 
 
 def runs_by_entry(app: Celery) -> Counter[str]:
@@ -172,12 +201,10 @@ def runs_by_entry(app: Celery) -> Counter[str]:
 
 
 def test_entries_in_new_york_fire_through_the_hour_that_autumn_repeats(
-    app: Celery, clock: ManualClock, started: Starter
+    app: Celery, clock: ManualClock, in_new_york: Callable[..., Ticker]
 ) -> None:
     # From midnight in summer time to three o'clock in winter time: four hours.
     ticker = in_new_york(
-        clock,
-        started,
         "2026-10-31T23:59:59-04:00",
         minutes=crontab(),
         half_hours=crontab(minute="*/30"),
@@ -189,10 +216,10 @@ def test_entries_in_new_york_fire_through_the_hour_that_autumn_repeats(
 
 
 def test_half_past_two_in_new_york_fires_once_in_the_night_that_has_none(
-    app: Celery, clock: ManualClock, started: Starter
+    app: Celery, clock: ManualClock, in_new_york: Callable[..., Ticker]
 ) -> None:
     ticker = in_new_york(
-        clock, started, "2026-03-07T23:59:59-05:00", daily=crontab(hour=2, minute=30), hours=crontab(minute=0)
+        "2026-03-07T23:59:59-05:00", daily=crontab(hour=2, minute=30), hours=crontab(minute=0)
     )
     advance(clock, ticker, 23 * 3600)
     assert runs_by_entry(app) == {"daily": 1, "hours": 23}
