@@ -109,6 +109,8 @@ TARGETS = (
     _target("memory (PSS), idle", Bound(measure="footprint", key="pss_mb", most=0.25, against="celery")),
     _target("idle with a schedule, % of a core", Bound(measure="idle", key="percent", most=0.5)),
     _target("tick, none of 10,000 due", Bound(measure="tick", key="us", most=0.002, against="celery")),
+    _target("tick, one due among 10,000 over among 10", Bound(measure="tick-firing", key="ratio", most=2)),
+    _target("a task starts after it was due, p99 ms", Bound(measure="lateness", key="p99_ms", most=20)),
     _target("claim at the deepest over claim at 1,000", Bound(measure="depth", key="ratio", most=2)),
     _target(
         "claim among those due next week over one in an empty queue",

@@ -251,6 +251,33 @@ def test_an_embedded_service_is_a_thread_on_request(app: Any, beat: Any) -> None
     assert embedded.service.max_interval == 1
 
 
+def test_an_embedded_service_sends_what_is_due_until_it_is_stopped(app: Any, beat: Any) -> None:
+    sent, enough = [], threading.Event()
+
+    class Sending(beat.Scheduler):  # type: ignore[misc]
+        def send_task(self, name: str, *args: Any, **kwargs: Any) -> None:
+            sent.append(name)
+            if len(sent) == 3:
+                enough.set()
+
+    app.conf.beat_schedule = {"often": {"task": "elsewhere", "schedule": 0.05}}
+    embedded: Any = beat.EmbeddedService(app, thread=True, scheduler_cls=Sending)
+    embedded.start()
+    assert enough.wait(DEADLINE_S)
+    embedded.stop()
+    embedded.join(DEADLINE_S)
+    assert not embedded.is_alive()
+    assert set(sent) == {"elsewhere"}
+
+
+def test_the_longest_pause_is_that_of_the_settings_unless_one_is_given(app: Any, beat: Any) -> None:
+    app.conf.beat_max_loop_interval = 7
+    assert beat.Scheduler(app=app, lazy=True).tick() == 7
+    assert beat.Scheduler(app=app, lazy=True, max_interval=3).tick() == 3
+    assert beat.Service(app, scheduler_cls=beat.Scheduler).scheduler.max_interval == 7
+    assert beat.Service(app, max_interval=3, scheduler_cls=beat.Scheduler).scheduler.max_interval == 3
+
+
 @pytest.fixture
 def hanging(beat: Any) -> Iterator[Any]:
     """A scheduler class of a user whose tick hangs as long as its `may_tick` is not set."""

@@ -213,7 +213,7 @@ def test_the_ticks_go_on_when_the_process_that_fires_them_is_killed(start: Start
 
 @pytest.mark.timeout(60)
 def test_a_beat_and_a_worker_share_the_work(start: Start, notes: Notes) -> None:
-    beat = start("-m", "celerylite", "-A", "jobs", "beat")
+    beat = start("-m", "celerylite", "-A", "jobs", "beat", BEAT="off")
     worker = start("-m", "celerylite", "-A", "jobs", "worker", BEAT="off")
     assert {call.pid for call in notes.rounds(3)} == {worker.pid}
     for program in (beat, worker):
@@ -223,7 +223,8 @@ def test_a_beat_and_a_worker_share_the_work(start: Start, notes: Notes) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_worker_with_a_beat_finishes_what_runs_when_it_is_terminated(start: Start, notes: Notes) -> None:
-    worker = start("-m", "celerylite", "-A", "jobs", "worker", "-B", "-c", "1")
+    # Switched off, so that it is `-B` that fires.
+    worker = start("-m", "celerylite", "-A", "jobs", "worker", "-B", "-c", "1", BEAT="off")
     notes.rounds(2)
     running = notes.next()
     worker.terminate()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from configparser import ConfigParser
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -423,6 +426,23 @@ def test_a_beat_process_is_asked_whether_it_ticks_as_a_liveness_probe_does(cli: 
     beat.terminate()
     assert beat.wait(_DEADLINE_S) == 0
     assert cli(*probe).returncode == 69
+
+
+def test_the_unit_and_the_container_of_the_deployment_page_work(
+    start: Start,
+) -> None:
+    page = (_ROOT / "docs" / "deploy.md").read_text()
+    (unit,) = re.findall(r"^```ini\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (container,) = re.findall(r"^CMD (\[.*\])$", page, re.MULTILINE)
+    read = ConfigParser(interpolation=None)
+    read.read_string(unit)
+    service = read["Service"]
+    for program, *arguments in (shlex.split(service["ExecStart"]), json.loads(container)):
+        assert Path(program).name == "celerylite"
+        worker = start(*arguments, SCHEDULE="1")
+        until(worker, "added 23")
+        worker.send_signal(signal.Signals[service["KillSignal"]])
+        assert worker.wait(_DEADLINE_S) == 0
 
 
 # User options and plug-ins.

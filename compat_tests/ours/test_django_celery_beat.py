@@ -35,7 +35,9 @@ django.setup()
 
 from celery import Celery
 from django.core.management import call_command
-from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
+from datetime import timedelta
+from django.utils.timezone import now
+from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask
 
 app = Celery("project")
 app.conf.update(
@@ -60,6 +62,14 @@ PeriodicTask.objects.create(name="often", task="note", interval=often, args='["f
 PeriodicTask.objects.create(
     name="never", task="note", interval=often, args='["never"]', enabled=False
 )
+# Of every kind one that comes due at once: each minute of Tokyo's clocks, and a moment that has come.
+minutes = CrontabSchedule.objects.create(minute="*", timezone="Asia/Tokyo")
+an_hour_ago = now() - timedelta(hours=1)
+PeriodicTask.objects.create(
+    name="minutely", task="note", crontab=minutes, args='["crontab"]', last_run_at=an_hour_ago
+)
+moment = ClockedSchedule.objects.create(clocked_time=now())
+PeriodicTask.objects.create(name="once", task="note", clocked=moment, args='["clocked"]', one_off=True)
 """
 
 _IN_PROCESS = (
@@ -85,6 +95,8 @@ def test_the_database_scheduler_drives_tasks_in_the_process(start_program: Start
     program = start_program(_IN_PROCESS, prelude=_DJANGO)
     program.until("ran first often")
     program.until("ran configured configured")
+    program.until("ran crontab minutely")
+    program.until("ran clocked once")
     # What is edited in Django's admin is taken over while it runs.
     program.tell("second")
     program.until("ran second often")
@@ -93,6 +105,7 @@ def test_the_database_scheduler_drives_tasks_in_the_process(start_program: Start
     assert "runs True" in program.lines
     assert "cleaning True" in program.lines
     assert not [line for line in program.lines if "never" in line]
+    assert program.lines.count("ran clocked once") == 1
 
 
 _BEAT = (

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import celery.schedules
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from celerylite import schedules
 
-ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Pacific/Chatham", "America/Santiago"]
+ZONES = [
+    "UTC",
+    "Asia/Kolkata",
+    "America/New_York",
+    "Europe/Berlin",
+    "Australia/Lord_Howe",
+    "Pacific/Chatham",
+    "Antarctica/Troll",
+    "America/Santiago",
+    "Africa/Cairo",
+]
 
 #: All that a schedule asks of its app.
 APP: Any = SimpleNamespace(
@@ -137,6 +149,70 @@ def test_last_run_plus_the_delta_is_the_local_time_celery_gives(
     our_start, our_delta, _ = ours.remaining_delta(last)
     assert our_start == start
     assert our_start + our_delta == start + delta
+
+
+#: Days and months of which most pairs never meet.
+RARE_DATES = st.fixed_dictionaries(
+    {
+        "day_of_month": st.one_of(field(28, 31), st.sampled_from(["30-31", "31", "29,31", "*/30"])),
+        "month_of_year": st.one_of(st.sampled_from(["feb", "feb,apr", "4,6,9,11", "*/3"]), field(1, 12)),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(fields=st.one_of(FIELDS, RARE_DATES))
+def test_a_crontab_is_made_printed_and_kept_or_refused_as_by_celery(fields: dict[str, Any]) -> None:
+    assert made_of(schedules, fields) == made_of(celery.schedules, fields)
+
+
+def made_of(library: Any, fields: dict[str, Any]) -> Any:
+    """What a crontab of these fields names and prints, also after pickling, or the text of its error."""
+    try:
+        made = library.crontab(**fields)
+    except ValueError as exc:
+        return str(exc)
+    again = pickle.loads(pickle.dumps(made))
+    assert made == again
+    return [
+        (repr(each), each.minute, each.hour, each.day_of_week, each.day_of_month, each.month_of_year)
+        for each in (made, again)
+    ]
+
+
+@given(one=FIELDS, other=FIELDS)
+def test_crontabs_are_equal_where_those_of_celery_are(one: dict[str, Any], other: dict[str, Any]) -> None:
+    try:
+        same = {name: sorted(getattr(schedules.crontab(**one), name)) for name in one}
+        schedules.crontab(**other)
+    except ValueError:
+        assume(False)
+    # What names the same in other words, and what may name something else.
+    for each in (same, other):
+        ours, theirs = (
+            library.crontab(**one) == library.crontab(**each) for library in (schedules, celery.schedules)
+        )
+        assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("fields", "of_celery", "of_ours"),
+    [({}, 180, 240), ({"minute": "*/30"}, 6, 8), ({"minute": 0}, 3, 4)],
+)
+def test_only_celery_falls_silent_in_the_hour_that_new_york_repeats(
+    fields: dict[str, Any], of_celery: int, of_ours: int
+) -> None:
+    zone = ZoneInfo("America/New_York")
+    begin = datetime.fromisoformat("2026-10-31T23:59-04:00").astimezone(UTC)
+    fired = [0, 0]
+    last = [begin, begin]
+    for minute in range(1, 4 * 60 + 1):
+        now = begin + timedelta(minutes=minute)
+        for which, schedule in enumerate(both(fields, zone, now)):
+            if schedule.is_due(last[which]).is_due:
+                fired[which] += 1
+                last[which] = now
+    assert fired == [of_celery, of_ours]
 
 
 @settings(max_examples=100, deadline=None)

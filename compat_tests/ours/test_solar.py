@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from celerylite import Celery, schedules
+from celerylite.exceptions import ImproperlyConfigured
+from compat_tests.ours.ticks_fixtures import make_app, make_clock, make_starter, sent
 
 pytest.importorskip("ephem", reason="the extra 'solar' is not installed")
 theirs: Any = pytest.importorskip("celery.schedules")
@@ -41,6 +44,27 @@ def test_solar_schedules_print_compare_and_pickle_as_in_celery() -> None:
     assert repr(ours) == repr(theirs.solar("sunrise", 52.52, 13.4))
     assert pickle.loads(pickle.dumps(ours)) == ours
     assert ours != schedules.solar("sunset", 52.52, 13.4)
+
+
+def test_a_solar_entry_fires_once_a_day_by_two_processes() -> None:
+    for clock in make_clock():
+        for app in make_app():
+            started = make_starter(app)
+            tickers = [started(dusk=schedules.solar("sunset", 52.52, 13.4)), started()]
+            for _ in range(4 * 24 * 6):
+                clock.advance(600)
+                for ticker in tickers:
+                    ticker.fire_due(clock.time())
+            fired = sent(app.store)
+            assert len(fired) == 4
+            # Berlin's sunsets of early March, each noticed at the next look.
+            assert all("16:44" < each < "17:00" for each in fired)
+
+
+def test_without_ephem_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ephem", None)
+    with pytest.raises(ImproperlyConfigured, match="pip install ephem"):
+        schedules.solar("sunset", 0, 0)
 
 
 @pytest.mark.parametrize("wrong", [("sunrises", 0, 0), ("sunset", 91, 0), ("sunset", 0, -181)])
