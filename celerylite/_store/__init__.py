@@ -431,9 +431,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def settle_later(self, settlement: Settlement, done: Done[list[Delivery | None]]) -> None:
-        """As `settle`, in the next transaction of anybody, at the latest after the option `window` (seconds).
+    def settle_later(
+        self, settlement: Settlement, done: Done[list[Delivery | None]], *, urgent: bool = False
+    ) -> None:
+        """As `settle`, in a transaction with others, at the latest after the option `window` (seconds).
 
+        While many come they wait for each other, up to twenty times as long; what is `urgent` goes at once.
         `done` is told as by `publish_soon`. What this process reads includes it: reading commits it first.
         Does not block as long as few wait.
         """

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from kombu.exceptions import OperationalError
 
 from celerylite._store import Done, Outgoing, Published
-from celerylite._store.engine import Proof, Transaction
+from celerylite._store.engine import Transaction
+from celerylite._store.unanswered import Proof
 from celerylite._store.writer import Writer
 
 __all__ = ("PublishBehind",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,44 +62,43 @@ class Chords:
             )
         )
 
-    def add(self, tx: Transaction, part: ChordPart) -> bool:
-        """Count a part, once per task; whether it was the last one."""
+    def add(self, tx: Transaction, parts: Sequence[ChordPart]) -> bool:
+        """Count parts of one chord, once per task; whether they were the last ones."""
+        group_id, size = parts[0].group_id, max(part.size for part in parts)
         # The order matters: whoever inserts the part waits, on its key, for another transaction that
         # has just done so, and the counter's row is locked only by those who really count.
         tx.run(
             self._open,
-            group_id=part.group_id,
-            size=part.size,
+            group_id=group_id,
+            size=size,
             done=0,
             awaited=0,
-            body=part.body,
+            body=parts[0].body,
             created_at=_clock.time(),
         )
-        added = tx.run(
-            self._add,
-            group_id=part.group_id,
-            task_id=part.task_id,
-            part=part.index,
-            state=part.state,
-            result=part.result,
-        )
+        added = [part for part in parts if self._is_added(tx, part)]
         if not added:
             return False
+        extra = sum(part.extra for part in added)
         counted = tx.run(
             self._count,
-            group=part.group_id,
-            size=part.size,
-            counts=0 if part.extra else 1,
-            awaits=part.added - (1 if part.extra else 0),
+            group=group_id,
+            size=size,
+            counts=len(added) - extra,
+            awaits=sum(part.added for part in added) - extra,
         )
         if not counted:
             # The body has gone out: a part that settles again must not begin a second chord.
-            tx.run(self._drop_parts, group=part.group_id)
+            tx.run(self._drop_parts, group=group_id)
             return False
-        done, size, awaited = tx.rows(self._progress, group=part.group_id)[0]
+        done, size, awaited = tx.rows(self._progress, group=group_id)[0]
         # Added members are counted apart: one may settle before the part that tells of it. They may even
         # be more than were told of, when a part that added some was tried again.
         return bool(size and done == size and awaited <= 0)
+
+    def _is_added(self, tx: Transaction, part: ChordPart) -> bool:
+        values = {"task_id": part.task_id, "part": part.index, "state": part.state, "result": part.result}
+        return tx.run(self._add, group_id=part.group_id, **values) > 0
 
     def close(self, tx: Transaction, group_id: str) -> None:
         """Drop the parts; the chord's own row stays, closed, until it is pruned."""

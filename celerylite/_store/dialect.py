@@ -21,8 +21,9 @@ class Dialect:
     begin = "BEGIN"
     #: Whether the database itself lets one connection write at a time.
     single_writer = False
-    #: Whether a date is read as it was written.
-    keeps_microseconds = True
+    #: Whether an upsert tells by its row count that the row which was there stayed, and what was written is
+    #: read as it was given.
+    tells_what_is_there = True
     #: Whether a connection can be lost while a COMMIT is under way, so that nobody knows what became of it.
     may_lose_answers = True
     #: Whether other processes are told by the database (LISTEN/NOTIFY) that something changed.

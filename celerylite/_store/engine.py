@@ -8,9 +8,8 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from kombu.exceptions import OperationalError
@@ -20,9 +19,10 @@ from celerylite import _clock
 from celerylite._store import address, lostfile, schema
 from celerylite._store.changes import Changes, payloads
 from celerylite._store.lostfile import FileGone
+from celerylite._store.unanswered import Attempts, CommitUnknown, OneStatement, Proof
 from celerylite.exceptions import ImproperlyConfigured
 
-__all__ = ("Changes", "Database", "Proof", "Statement", "Transaction", "chunks")
+__all__ = ("Changes", "Database", "Statement", "Transaction", "chunks")
 
 T = TypeVar("T")
 #: A database answers in real time, whatever clock a test has put in place.
@@ -142,7 +142,7 @@ class Transaction:
         self.connection = connection
         self.cursor = connection.cursor()
         self.changes = Changes()
-        #: Set by who writes something that can be looked up by key; see `_Attempts`.
+        #: Set by who writes something that can be looked up by key; see `unanswered`.
         self.proof: Proof | None = None
         self._deferred: list[tuple[str, Callable[[], None]]] = []
 
@@ -175,13 +175,21 @@ class Transaction:
         self.execute_text(*statement.expand(parameters))
         return int(self.cursor.rowcount)
 
-    def run_many(self, statement: Statement, parameters: Sequence[Mapping[str, Any]]) -> None:
-        """Execute for each of the parameters, in as few round trips as the driver can."""
+    def run_many(self, statement: Statement, parameters: Sequence[Mapping[str, Any]]) -> int:
+        """Execute for each of the parameters, in as few round trips as the driver can; the rows touched."""
+        if len(parameters) == 1:
+            return self.run_with(statement, parameters[0])
         if statement.sql is None:
             statement.compile(self.database.engine.dialect)
+        sql, bound = statement.sql or "", [statement.bind(each) for each in parameters]
         if self.database.on_statement is not None:
-            self.database.on_statement(statement.sql or "")
-        self.cursor.executemany(statement.sql, [statement.bind(each) for each in parameters])
+            self.database.on_statement(sql)
+        try:
+            self.cursor.executemany(sql, bound)
+        except Exception as error:
+            self._raise_if_too_large(error, sql, bound)
+            raise
+        return int(self.cursor.rowcount)
 
     def insert(self, statement: Statement, parameters: Mapping[str, Any]) -> int:
         """Insert one row; its id."""
@@ -209,10 +217,14 @@ class Transaction:
         try:
             self.cursor.execute(sql, parameters)
         except Exception as error:
+            self._raise_if_too_large(error, sql, [parameters])
+            raise
+
+    def _raise_if_too_large(self, error: Exception, sql: str, rows: Sequence[Any]) -> None:
+        for parameters in rows:
             refused = self.database.dialect.too_large(self.cursor, error, sql, parameters)
-            if refused is None:
-                raise
-            raise refused from error
+            if refused is not None:
+                raise refused from error
 
 
 class Database:
@@ -269,17 +281,17 @@ class Database:
 
     # -- transactions -------------------------------------------------------------------------------
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T], one: OneStatement[T] | None = None) -> T:
         """Run `work` in one transaction, again and again while locks or a lost connection prevent it.
 
-        Raises kombu's OperationalError after `patience_s` seconds. Other errors pass at once; whatever
-        is raised, nothing was written.
+        With `one`, `work` does that and nothing else. Raises kombu's OperationalError after `patience_s`
+        seconds. Other errors pass at once; whatever is raised, nothing was written.
         """
         try:
-            result = self.write_once(work)
+            result = self.write_once(work, one)
         except Exception as error:
-            unknown = error if isinstance(error, _CommitUnknown) else None
-            return self._persist(_Attempts(self, work, unknown).once, True, _driver_error(error))
+            unknown = error if isinstance(error, CommitUnknown) else None
+            return self._persist(Attempts(self, work, one, unknown).once, True, _driver_error(error))
         if self._away is not None:
             self._note_answer(True)
         return result
@@ -290,28 +302,28 @@ class Database:
             return self._persist(lambda: self._read_shared(work))
         return self._persist(lambda: self.read_once(work))
 
-    def write_once(self, work: Callable[[Transaction], T]) -> T:
+    def write_once(self, work: Callable[[Transaction], T], one: OneStatement[T] | None = None) -> T:
         try:
-            return self._write_once(work)
+            return self._write_once(work, one)
         except FileGone:
             self._find_file()
-            return self._write_once(work)
+            return self._write_once(work, one)
 
-    def _write_once(self, work: Callable[[Transaction], T]) -> T:
+    def _write_once(self, work: Callable[[Transaction], T], one: OneStatement[T] | None) -> T:
         with self.shared if self.memory else nullcontext():
             connection = self._take_writer()
             try:
-                result = self._commit(connection, work)
+                result = self._commit(connection, work, one)
             except BaseException as error:
                 self._undo(connection, error)
                 raise
             self._put_writer(connection)
             return result
 
-    def _commit(self, connection: Any, work: Callable[[Transaction], T]) -> T:
+    def _commit(self, connection: Any, work: Callable[[Transaction], T], one: OneStatement[T] | None) -> T:
         tx = Transaction(self, connection)
         try:
-            return self._commit_in(tx, work)
+            return self._commit_in(tx, work) if one is None else self._run_alone(tx, work, one)
         finally:
             # Also after an error, which keeps `tx` alive as long as somebody has it: an SQLite connection is
             # not really closed while a cursor has a statement, and with it the way the file was opened.
@@ -329,9 +341,17 @@ class Database:
             tx.execute_text("COMMIT")
         except Exception as error:
             if tx.proof is not None and self.dialect.is_disconnect(error):
-                raise _CommitUnknown(result, tx.proof) from error
+                raise CommitUnknown(tx.proof.of(result)) from error
             raise
         return result
+
+    def _run_alone(self, tx: Transaction, work: Callable[[Transaction], T], one: OneStatement[T]) -> T:
+        try:
+            return work(tx)
+        except Exception as error:
+            if self.dialect.is_disconnect(error):
+                raise CommitUnknown(one.found) from error
+            raise
 
     def read_once(self, work: Callable[[Transaction], T]) -> T:
         with self._gate:
@@ -603,52 +623,6 @@ class Database:
         self.uid = os.urandom(6).hex()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """How to find out whether a transaction was committed: a read, and whether it then finds a row."""
-
-    statement: Statement
-    parameters: Mapping[str, Any]
-    found: bool
-
-
-class _CommitUnknown(Exception):
-    """The connection was lost while COMMIT was under way."""
-
-    def __init__(self, result: Any, proof: Proof) -> None:
-        super().__init__(result, proof)
-        self.result, self.proof = result, proof
-
-
-class _Attempts(Generic[T]):
-    """Runs one transaction until it is committed once: not again when only the answer was lost."""
-
-    __slots__ = ("_database", "_unknown", "_work")
-
-    def __init__(
-        self, database: Database, work: Callable[[Transaction], T], unknown: _CommitUnknown | None
-    ) -> None:
-        self._database, self._work = database, work
-        #: What the attempt before ended with, if nobody can say whether it was committed.
-        self._unknown = unknown
-
-    def once(self) -> T:
-        unknown = self._unknown
-        if unknown is not None:
-            proof = unknown.proof
-            found = self._database.read_once(
-                lambda tx: tx.one(proof.statement, **proof.parameters) is not None
-            )
-            if found == proof.found:
-                return cast("T", unknown.result)
-            self._unknown = None
-        try:
-            return self._database.write_once(self._work)
-        except _CommitUnknown as lost:
-            self._unknown = lost
-            raise (lost.__cause__ or lost) from lost
-
-
 class _Kept:
     """A raw connection, and what keeps SQLAlchemy from collecting it."""
 
@@ -666,7 +640,7 @@ class _Kept:
 
 
 def _driver_error(error: BaseException) -> BaseException:
-    if isinstance(error, _CommitUnknown) and error.__cause__ is not None:
+    if isinstance(error, CommitUnknown) and error.__cause__ is not None:
         return error.__cause__
     return error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
 

@@ -14,8 +14,9 @@ from celerylite import _clock
 from celerylite._message import Message
 from celerylite._store import Claimed, CorruptRow, Delivery, MessageState, Outgoing, Waiting
 from celerylite._store.dialect import Dialect
-from celerylite._store.engine import Proof, Statement, Transaction, chunks
+from celerylite._store.engine import Statement, Transaction, chunks
 from celerylite._store.schema import Tables
+from celerylite._store.unanswered import Proof
 from celerylite.states import READY_STATES
 from celerylite.utils._ids import uuid
 
@@ -124,6 +125,9 @@ class Messages:
         self._remove = Statement(lambda: table.delete().where(mine))
         self._begin_one = Statement(lambda: table.update().where(mine).values(state=_RUNNING))
         self._still_held = Statement(lambda: sa.select(c.id).where(mine))
+        # By its owner too: that has an index.
+        claimed = sa.and_(c.state > _READY, c.owner == bind("claimed_by"), c.token == bind("held"))
+        self._row_held = Statement(lambda: sa.select(c.id).where(claimed))
         self._exists = Statement(lambda: sa.select(c.id).where(c.id == bind("row")))
         again: dict[str, Any] = {"state": bind("new_state"), "due_at": bind("new_due_at")}
         self._requeue = Statement(lambda: table.update().where(mine).values(**again, **_FREE))
@@ -220,9 +224,11 @@ class Messages:
     def _insert_one(self, tx: Transaction, outgoing: Outgoing, now: float) -> Delivery | None:
         return self.insert_row(tx, outgoing, now)[1]
 
-    def insert_row(self, tx: Transaction, outgoing: Outgoing, now: float) -> tuple[int, Delivery | None]:
-        """Insert one; its row, and a Delivery if it has a claim."""
-        values, token = row_of(outgoing, now)
+    def insert_row(
+        self, tx: Transaction, outgoing: Outgoing, now: float, token: str | None = None
+    ) -> tuple[int, Delivery | None]:
+        """Insert one; its row, and a Delivery (with the `token` given, or a new one) if it has a claim."""
+        values, token = row_of(outgoing, now, token)
         row = tx.insert(self._insert, values)
         if tx.proof is None and self.dialect.may_lose_answers:
             since = now - _SKEW_S
@@ -235,6 +241,15 @@ class Messages:
         running = values["state"] == MessageState.RUNNING
         delivery = Delivery(row=row, token=token, message=outgoing.message, deliveries=1, running=running)
         return row, delivery
+
+    def inserted_with(self, tx: Transaction, outgoing: Outgoing, token: str) -> Delivery | None:
+        """The delivery of a message that was inserted claimed with this token, if it was."""
+        assert outgoing.claim is not None
+        row = tx.scalar(self._row_held, claimed_by=outgoing.claim.owner, held=token)
+        if row is None:
+            return None
+        running = outgoing.claim.running
+        return Delivery(row=row, token=token, message=outgoing.message, deliveries=1, running=running)
 
     def is_outstanding(self, tx: Transaction, task_id: str) -> bool:
         """Whether a message of the task waits, runs, or waits for a retry.
@@ -340,12 +355,14 @@ class Messages:
                 tx.run(self._give_back, ids=ids, held=token)
         tx.changes.messages = True
 
-    def remove(self, tx: Transaction, delivery: Delivery) -> bool:
-        """Delete a message that is settled; False if it is not held any more."""
+    def remove(self, tx: Transaction, *deliveries: Delivery) -> bool:
+        """Delete messages that are settled; False if one of them is not held any more."""
         if self.dialect.may_lose_answers:
             # By its id alone: a row that another process has taken over is no sign of our commit.
-            tx.proof = Proof(statement=self._exists, parameters={"row": delivery.row}, found=False)
-        return tx.run(self._remove, row=delivery.row, held=delivery.token) == 1
+            tx.proof = Proof(statement=self._exists, parameters={"row": deliveries[0].row}, found=False)
+        # In the order of rows, as everybody locks them; one by one, as a list might lock others between them.
+        held = [{"row": each.row, "held": each.token} for each in sorted(deliveries, key=_row)]
+        return tx.run_many(self._remove, held) == len(held)
 
     def holds(self, tx: Transaction, delivery: Delivery) -> bool:
         """Whether the delivery is still its owner's."""
@@ -456,6 +473,10 @@ def _ids(columns: Any) -> sa.ColumnElement[bool]:
     return condition
 
 
+def _row(delivery: Delivery) -> int:
+    return delivery.row
+
+
 def _turn(row: Any) -> tuple[int, int]:
     return row[4], row[0]
 
@@ -470,8 +491,8 @@ def token_owner(token: str) -> str:
     return token.rpartition("/")[0]
 
 
-def row_of(outgoing: Outgoing, now: float) -> tuple[dict[str, Any], str | None]:
-    """The columns of a new message, and the token if it is born claimed."""
+def row_of(outgoing: Outgoing, now: float, token: str | None = None) -> tuple[dict[str, Any], str | None]:
+    """The columns of a new message, and the token (that one, or a new one) if it is born claimed."""
     message, claim = outgoing.message, outgoing.claim
     if message.due_at is not None and message.due_at > now:
         state, claim = MessageState.SCHEDULED, None
@@ -479,7 +500,7 @@ def row_of(outgoing: Outgoing, now: float) -> tuple[dict[str, Any], str | None]:
         state = MessageState.READY
     else:
         state = MessageState.RUNNING if claim.running else MessageState.CLAIMED
-    token = None if claim is None else new_token(claim.owner)
+    token = None if claim is None else token or new_token(claim.owner)
     text = isinstance(message.body, str)
     values = {
         "task_id": message.id,

@@ -33,6 +33,8 @@ class MySQL(Dialect):
     name = "mysql"
     begin = "START TRANSACTION"
     insert_locks = True
+    # SQLAlchemy asks for the rows "found", and a row that stays is found. Nor are microseconds kept.
+    tells_what_is_there = False
 
     def __init__(self) -> None:
         #: Bytes in the longest statement that the server takes; None until it was asked.

@@ -32,7 +32,7 @@ class Results:
         self._columns = tables.result_columns
         self._values_of = attrgetter(*self._columns)
         has_all = len(self._columns) == len(results.c) - 1
-        self._keeps_all = has_all and dialect.keeps_microseconds
+        self._keeps_all = has_all and dialect.tells_what_is_there
         self._lengths = {"name": 155, "worker": 155, "queue": 155}
         rest = [name for name in self._columns if name != "task_id"]
         # As Celery: a result that is SUCCESS stays, whoever writes later.
@@ -80,15 +80,25 @@ class Results:
             )
         )
 
-    def save(self, tx: Transaction, row: ResultRow) -> None:
-        """Insert or replace a result, unless the one that is there is SUCCESS."""
-        self._write(tx, self._save, row)
+    def save(self, tx: Transaction, *rows: ResultRow) -> None:
+        """Insert or replace results, each unless the one that is there is SUCCESS."""
+        self._write(tx, self._save, rows)
 
     def save_unless_begun(self, tx: Transaction, row: ResultRow) -> None:
         """Insert or replace a result, unless the one that is there says that the call has begun or ended."""
-        self._write(tx, self._save_unless_begun, row)
+        self._write(tx, self._save_unless_begun, (row,))
 
-    def _write(self, tx: Transaction, statement: Statement, row: ResultRow) -> None:
+    def _write(self, tx: Transaction, statement: Statement, rows: Sequence[ResultRow]) -> None:
+        if not rows:
+            return
+        written = tx.run_many(statement, [self._values(row) for row in rows])
+        # Not where a SUCCESS may have stayed, nor where the database keeps less of it than we gave.
+        are_whole = written == len(rows) and self._keeps_all
+        for row in rows:
+            is_whole = are_whole and row.date_done is not None
+            tx.changes.results[row.task_id] = row if is_whole else None
+
+    def _values(self, row: ResultRow) -> dict[str, Any]:
         values: dict[str, Any] = dict(zip(self._columns, self._values_of(row), strict=True))
         for name, length in self._lengths.items():
             # SQLite takes any length, the others refuse: a long name must not lose the result.
@@ -96,10 +106,7 @@ class Results:
                 values[name] = values[name][:length]
         if row.date_done is None:
             values["date_done"] = _naive_now()
-        written = tx.run_with(statement, values) == 1
-        # Not where a SUCCESS stayed, nor where the database keeps less of it than we gave.
-        is_whole = written and self._keeps_all and row.date_done is not None
-        tx.changes.results[row.task_id] = row if is_whole else None
+        return values
 
     def save_corrupt(self, tx: Transaction, rows: Iterable[CorruptRow]) -> None:
         """FAILURE for messages that could not be read."""
@@ -146,8 +153,10 @@ class Results:
     def delete_group(self, tx: Transaction, group_id: str) -> None:
         tx.run(self._delete_group, id=group_id)
 
-    def save_run(self, tx: Transaction, run: RunRow) -> None:
-        tx.run_with(self._save_run, dict(zip(self._run_columns, self._values_of_run(run), strict=True)))
+    def save_runs(self, tx: Transaction, runs: Iterable[RunRow]) -> None:
+        rows = [dict(zip(self._run_columns, self._values_of_run(run), strict=True)) for run in runs]
+        if rows:
+            tx.run_many(self._save_run, rows)
 
     def runs(self, tx: Transaction, task_id: str) -> list[RunRow]:
         rows: Sequence[Any] = tx.rows(self._runs, id=task_id)

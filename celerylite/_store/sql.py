@@ -39,17 +39,18 @@ from celerylite._store.chords import Chords
 from celerylite._store.control import Control
 from celerylite._store.engine import Database, Statement, Transaction
 from celerylite._store.keywait import KeyWait
-from celerylite._store.messages import Messages, row_of, token_owner
+from celerylite._store.messages import Messages, new_token, row_of, token_owner
 from celerylite._store.periodic import Periodic
 from celerylite._store.places import Places
 from celerylite._store.prune import Pruning
 from celerylite._store.results import Results
 from celerylite._store.scheduling import Scheduling
 from celerylite._store.schema import Tables
+from celerylite._store.unanswered import OneStatement
 from celerylite._store.unique import Unique, has_key
 from celerylite._store.wakeup import Wakeup
 from celerylite._store.workers import Workers
-from celerylite._store.writer import Writer
+from celerylite._store.writer import Work, Writer
 from celerylite.exceptions import ClaimLost, ImproperlyConfigured
 
 __all__ = ("SqlStore", "open_store")
@@ -113,9 +114,11 @@ class SqlStore(Scheduling):
         self._control = Control(tables, dialect)
         self._pruning = Pruning(tables, dialect)
         self._wakeup = Wakeup(database, self._look)
-        self._writer = Writer(database, self._wakeup.announce, window_s)
+        self._writer = Writer(database, self._wakeup.announce, window_s, self._run_together)
         self._wakeup.writer = self._writer
         self._key_wait = KeyWait(database.patience_s)
+        #: Each statement more is a trip to the server; where there is none, it is next to nothing.
+        self._commits_alone = not dialect.single_writer
         #: What settlements published whose fate is not known, by row and token of the settled delivery.
         self._unsure: dict[tuple[int, str], list[Delivery | None]] = {}
         #: What was claimed or rescued for whom, by transactions whose COMMIT may have arrived unanswered.
@@ -126,7 +129,10 @@ class SqlStore(Scheduling):
     # -- publishing ---------------------------------------------------------------------------------
 
     def publish(self, outgoing: Sequence[Outgoing]) -> list[Published]:
-        return self._key_wait.run(lambda: self._writer.run(lambda tx: self._insert(tx, outgoing)))
+        work: Work[list[Published]] = functools.partial(self._insert, outgoing=outgoing)
+        if self._commits_alone and _is_one_claimed(outgoing):
+            work = _InsertingOne(self._messages, outgoing[0])
+        return self._key_wait.run(lambda: self._writer.run(work, takes_along=False))
 
     def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
         self._key_wait.run_soon(
@@ -238,14 +244,19 @@ class SqlStore(Scheduling):
         results: Sequence[ResultRow] = (),
         limits: Mapping[int, Limit] | None = None,
     ) -> set[int]:
-        return self._writer.run(lambda tx: self._begin(tx, deliveries, results, limits))
+        work: Work[set[int]] = functools.partial(
+            self._begin, deliveries=deliveries, results=results, limits=limits
+        )
+        if self._commits_alone and len(deliveries) == 1 and not results and not limits:
+            work = _BeginningOne(work)
+        return self._writer.run(work)
 
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
-        attempt = _Settling(self._settle, settlement)
+        attempt = _Settling(self._settle_all, settlement)
         earlier = self._unsure.get(attempt.key, [])
         try:
             try:
-                result = self._key_wait.run(lambda: self._writer.run(attempt.work))
+                result = self._key_wait.run(lambda: self._writer.run(attempt))
             except ClaimLost:
                 if not self._hold_any(earlier):
                     self._unsure.pop(attempt.key, None)
@@ -258,16 +269,18 @@ class SqlStore(Scheduling):
         self._unsure.pop(attempt.key, None)
         return result
 
-    def settle_later(self, settlement: Settlement, done: Done[list[Delivery | None]]) -> None:
-        attempt = _Settling(self._settle, settlement)
+    def settle_later(
+        self, settlement: Settlement, done: Done[list[Delivery | None]], *, urgent: bool = False
+    ) -> None:
+        attempt = _Settling(self._settle_all, settlement)
 
         def over(result: list[Delivery | None] | None, error: BaseException | None) -> None:
             if isinstance(error, OperationalError):
                 self._unsure[attempt.key] = attempt.published
             done(result, error)
 
-        self._writer.run_later(attempt.work, over)
-        if any(self._wakeup.is_watched(row.task_id) for row in settlement.results):
+        self._writer.run_later(attempt, over)
+        if urgent or any(self._wakeup.is_watched(row.task_id) for row in settlement.results):
             self._writer.nudge()
 
     def flush(self) -> None:
@@ -311,9 +324,7 @@ class SqlStore(Scheduling):
     ) -> set[int]:
         held = self._messages.begin(tx, deliveries)
         lost = {each.message.id for each in deliveries if each.row not in held}
-        for row in results:
-            if row.task_id not in lost:
-                self._results.save(tx, row)
+        self._results.save(tx, *(row for row in results if row.task_id not in lost))
         for delivery in deliveries:
             limit = limits.get(delivery.row) if limits else None
             if limit is not None:
@@ -321,23 +332,39 @@ class SqlStore(Scheduling):
                 tx.defer(limit.key, functools.partial(self._places.take, tx, delivery, limit, held))
         return held
 
-    def _settle(self, tx: Transaction, settlement: Settlement) -> list[Delivery | None]:
-        # The message first: its row is the lock on this execution. Who does not get it writes nothing.
-        self._release(tx, settlement)
-        for row in settlement.results:
-            self._results.save(tx, row)
-        if settlement.run is not None:
-            self._results.save_run(tx, settlement.run)
-        published = self._follow(tx, settlement)
-        if settlement.limit is not None:
-            tx.defer(settlement.limit.key, functools.partial(self._places.leave, tx, settlement.limit))
-        for part in settlement.chord_parts:
-            tx.defer(part.group_id, functools.partial(self._count, tx, settlement, part, published))
-        if settlement.close_chord is not None:
-            tx.defer(
-                settlement.close_chord, functools.partial(self._chords.close, tx, settlement.close_chord)
-            )
-        return published
+    def _run_together(self, tx: Transaction, works: Sequence[Work[Any]]) -> list[Any]:
+        """Do the works of several callers; settlements write each table once for all of them.
+
+        Those first: what somebody waits for may come after what a task of its own left behind.
+        """
+        settling = [work for work in works if isinstance(work, _Settling) and work.removes]
+        if settling:
+            self._settle_all(tx, settling)
+        settled = {work: work.published for work in settling}
+        return [settled[work] if work in settled else work(tx) for work in works]
+
+    def _settle_all(self, tx: Transaction, attempts: Sequence[_Settling]) -> None:
+        """Settle, or raise ClaimLost where one of the messages is not ours any more."""
+        settlements = [attempt.settlement for attempt in attempts]
+        # The messages first: their rows lock the executions. Who does not get them writes nothing.
+        self._release(tx, settlements)
+        self._results.save(tx, *(row for each in settlements for row in each.results))
+        self._results.save_runs(tx, [each.run for each in settlements if each.run is not None])
+        parts: dict[str, list[tuple[_Settling, ChordPart]]] = {}
+        for attempt in attempts:
+            attempt.published = self._follow(tx, attempt.settlement)
+            self._defer(tx, attempt.settlement)
+            for part in attempt.settlement.chord_parts:
+                parts.setdefault(part.group_id, []).append((attempt, part))
+        for group_id, settled in parts.items():
+            tx.defer(group_id, functools.partial(self._count, tx, settled))
+
+    def _defer(self, tx: Transaction, settlement: Settlement) -> None:
+        limit, closed = settlement.limit, settlement.close_chord
+        if limit is not None:
+            tx.defer(limit.key, functools.partial(self._places.leave, tx, limit))
+        if closed is not None:
+            tx.defer(closed, functools.partial(self._chords.close, tx, closed))
 
     def _follow(self, tx: Transaction, settlement: Settlement) -> list[Delivery | None]:
         message, outgoing = settlement.delivery.message, settlement.publish
@@ -346,19 +373,20 @@ class SqlStore(Scheduling):
             return cast("list[Delivery | None]", self._unique.follow(tx, settlement, outgoing))
         return self._messages.insert(tx, outgoing) if outgoing else []
 
-    def _count(
-        self, tx: Transaction, settlement: Settlement, part: ChordPart, published: list[Delivery | None]
-    ) -> None:
-        if self._chords.add(tx, part) and settlement.on_chord_complete is not None:
+    def _count(self, tx: Transaction, settled: Sequence[tuple[_Settling, ChordPart]]) -> None:
+        """Count parts of one chord; the last of them takes the body along where they complete it."""
+        last, part = settled[-1]
+        complete = last.settlement.on_chord_complete
+        if self._chords.add(tx, [part for _, part in settled]) and complete is not None:
             # The list that `settle` returns, once this is committed.
-            published += self._messages.insert(tx, [settlement.on_chord_complete(part.group_id)])
+            last.published += self._messages.insert(tx, [complete(part.group_id)])
 
-    def _release(self, tx: Transaction, settlement: Settlement) -> None:
-        delivery = settlement.delivery
-        if settlement.requeue_at is None:
-            held = self._messages.remove(tx, delivery)
+    def _release(self, tx: Transaction, settlements: Sequence[Settlement]) -> None:
+        delivery, requeue_at = settlements[0].delivery, settlements[0].requeue_at
+        if requeue_at is None:
+            held = self._messages.remove(tx, *(each.delivery for each in settlements))
         else:
-            held = self._messages.requeue(tx, delivery, settlement.requeue_at)
+            held = self._messages.requeue(tx, delivery, requeue_at)
         if not held:
             raise ClaimLost(delivery.message.id, token_owner(delivery.token))
 
@@ -572,23 +600,65 @@ class SqlStore(Scheduling):
         return seen, self._results.ready(tx, watched)
 
 
+def _is_one_claimed(outgoing: Sequence[Outgoing]) -> bool:
+    """Whether that is a single message, which nobody has to be told of, and which has no key."""
+    if len(outgoing) != 1:
+        return False
+    return outgoing[0].claim is not None and outgoing[0].message.due_at is None and not has_key(outgoing)
+
+
+class _InsertingOne(OneStatement[list[Published]]):
+    """The insert of a message that is born claimed; its token tells whether it was committed."""
+
+    __slots__ = ("_messages", "_outgoing", "_token")
+
+    def __init__(self, messages: Messages, outgoing: Outgoing) -> None:
+        assert outgoing.claim is not None
+        self._messages, self._outgoing = messages, outgoing
+        self._token = new_token(outgoing.claim.owner)
+
+    def __call__(self, tx: Transaction) -> list[Published]:
+        return [self._messages.insert_row(tx, self._outgoing, _clock.time(), self._token)[1]]
+
+    def found(self, tx: Transaction) -> tuple[list[Published]] | None:
+        delivery = self._messages.inserted_with(tx, self._outgoing, self._token)
+        return None if delivery is None else ([delivery],)
+
+
+class _BeginningOne(OneStatement[set[int]]):
+    """The mark that one delivery runs; to set it twice is to set it."""
+
+    __slots__ = ("_begin",)
+
+    def __init__(self, begin: Work[set[int]]) -> None:
+        self._begin = begin
+
+    def __call__(self, tx: Transaction) -> set[int]:
+        return self._begin(tx)
+
+
 class _Settling:
     """One settlement on its way, and what it published in the transaction that was tried last."""
 
-    __slots__ = ("_settle", "_settlement", "key", "published")
+    __slots__ = ("_settle", "key", "published", "removes", "settlement")
 
     def __init__(
-        self,
-        settle: Callable[[Transaction, Settlement], list[Delivery | None]],
-        settlement: Settlement,
+        self, settle: Callable[[Transaction, Sequence[_Settling]], None], settlement: Settlement
     ) -> None:
-        self._settle, self._settlement = settle, settlement
+        self._settle, self.settlement = settle, settlement
+        delivery = settlement.delivery
         #: Those of one claim share a token.
-        self.key = (settlement.delivery.row, settlement.delivery.token)
+        self.key = (delivery.row, delivery.token)
         self.published: list[Delivery | None] = []
+        #: Whether it does what most do: delete its message, which frees no key.
+        self.removes = (
+            settlement.requeue_at is None
+            and UNIQUE not in delivery.message.headers
+            and not has_key(settlement.publish)
+        )
 
-    def work(self, tx: Transaction) -> list[Delivery | None]:
-        self.published = self._settle(tx, self._settlement)
+    def __call__(self, tx: Transaction) -> list[Delivery | None]:
+        self._settle(tx, [self])
         return self.published
 
 

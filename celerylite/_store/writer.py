@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -14,8 +14,9 @@ from kombu.exceptions import OperationalError
 from celerylite._interrupts import uninterrupted
 from celerylite._store import Done
 from celerylite._store.engine import Changes, Database, Transaction
+from celerylite._store.unanswered import OneStatement
 
-__all__ = ("Writer",)
+__all__ = ("Work", "Writer")
 
 logger = logging.getLogger("celery.store")
 
@@ -24,6 +25,12 @@ Work = Callable[[Transaction], T]
 
 #: Callers in one transaction. Longer ones only delay those who are in them.
 _TOGETHER = 256
+
+#: So much work that nobody waits for is worth a transaction of its own, without waiting for more.
+_WORTHWHILE = 32
+
+#: Windows for which such work waits at most, while more and more of it comes.
+_WINDOWS = 20
 
 #: Seconds without work after which the writer's thread ends.
 _IDLE_S = 1.0
@@ -35,12 +42,22 @@ class Writer:
     A caller that comes alone commits on its own thread, with no hop. Callers that come while another
     commits wait; when it is done one of them leads: it runs all of their work in one transaction and
     tells the others. If the shared transaction fails, each runs alone, so that nobody fails for another.
+
+    Work that nobody waits for is left to gather: `together` does several works in one transaction for less
+    than each would cost, and returns what each returned.
     """
 
-    def __init__(self, database: Database, announce: Callable[[Changes], None], window_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        announce: Callable[[Changes], None],
+        window_s: float,
+        together: Callable[[Transaction, Sequence[Work[Any]]], list[Any]],
+    ) -> None:
         self._database = database
         self._announce = announce
         self._window_s = window_s
+        self._together = together
         self._begin()
 
     def _begin(self) -> None:
@@ -50,6 +67,8 @@ class Writer:
         #: Work that nobody waits for, and the part of it that is not committed yet.
         self._lazy: deque[_Entry[Any]] = deque()
         self._later: set[_Entry[Any]] = set()
+        #: How much of it came since the thread looked last.
+        self._came = 0
         self._mutex = threading.Lock()
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -63,13 +82,16 @@ class Writer:
         """Fresh locks; what the parent's callers were waiting for is the parent's to do."""
         self._begin()
 
-    def run(self, work: Work[T]) -> T:
-        """Commit `work` and return what it returned. Blocks."""
-        with uninterrupted():
-            return self._run(work)
+    def run(self, work: Work[T], *, takes_along: bool = True) -> T:
+        """Commit `work` and return what it returned. Blocks.
 
-    def _run(self, work: Work[T]) -> T:
-        if not self._waits() and self._lead.acquire(blocking=False):
+        What nobody waits for is committed with it; without `takes_along`, only where much of it waits.
+        """
+        with uninterrupted():
+            return self._run(work, 0 if takes_along else _WORTHWHILE)
+
+    def _run(self, work: Work[T], left_behind: int) -> T:
+        if not self._queue and len(self._lazy) <= left_behind and self._lead.acquire(blocking=False):
             try:
                 return self._commit(work)
             finally:
@@ -92,7 +114,9 @@ class Writer:
         self._tell_thread()
 
     def run_later(self, work: Work[T], done: Done[T]) -> None:
-        """Commit `work` with whatever is committed next, at the latest after the window; then call `done`.
+        """Commit `work` together with others, at the latest after the window; then call `done`.
+
+        The window is longer while more of it comes: as many times as there came works in the one before.
 
         Does not block, unless so much waits already that its own caller has to commit some of it.
         Raises nothing.
@@ -100,8 +124,11 @@ class Writer:
         entry = _Entry(work, done)
         self._later.add(entry)
         self._lazy.append(entry)
+        self._came += 1
         if len(self._later) > _TOGETHER:
             self.flush()
+        elif len(self._lazy) >= _WORTHWHILE:
+            self.nudge()
         else:
             self._tell_thread()
 
@@ -201,7 +228,7 @@ class Writer:
             self._commit_one_by_one(batch, ended)
             return
         try:
-            results = self._commit(lambda tx: [entry.work(tx) for entry in batch])
+            results = self._commit(lambda tx: self._together(tx, [entry.work for entry in batch]))
         except OperationalError as error:
             # The database is away: running each alone would only wait as long again for each.
             for entry in batch:
@@ -256,7 +283,8 @@ class Writer:
             changes = tx.changes
             return result
 
-        result = self._database.write(noted)
+        one: OneStatement[T] | None = work if isinstance(work, OneStatement) else None
+        result = self._database.write(noted, one)
         if changes:
             self._announce(changes)
         return result
@@ -310,12 +338,14 @@ class Writer:
         return True
 
     def _serve(self) -> None:
+        windows = 1
         while True:
             woken = self._wake.wait(_IDLE_S)
             self._wake.clear()
             if not self._queue:
                 # Until somebody comes who wants it now, or the window is over, others may take it along.
-                self._hurry.wait(self._window_s if self._lazy else 0.0)
+                self._hurry.wait(self._window_s * windows if self._lazy else 0.0)
+            windows, self._came = max(1, min(_WINDOWS, 4 * self._came)), 0
             self._hurry.clear()
             self._told = False
             while self._waits():

@@ -185,6 +185,8 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         if self._ticker is not None:
             self._ticker.close()
         self._give_back_held()
+        # What has ended without being committed has nothing left to wait for.
+        self.store.flush()
         if not self._wait_for_running(self._grace(grace)):
             self._end_running()
         if self._children is not None:
@@ -270,6 +272,10 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         """Set once `stop` was called."""
         return self._stopping
 
+    def is_last(self) -> bool:
+        """Whether nothing else runs here, or waits here to run, than the task that asks."""
+        return self._slots.is_last()
+
     def drain(self, timeout: float | None = None, *, with_schedule: bool = False) -> None:
         """Wait until nothing that is due waits or runs. Raises TimeoutError after `timeout` seconds."""
         self.store.flush()
@@ -285,15 +291,18 @@ class Runtime(Publishing, RemoteControlled, Deciding):
                 # A chore that read the clock just before it was moved by hand would come too late.
                 self._beat.ask("schedule")
                 self._keeper.ask("claim")
-            self._slots.wait_change(0.05 if left is None else min(0.05, left))
+            self._slots.wait_pause(0.05 if left is None else min(0.05, left))
 
     def is_idle(self, with_schedule: bool = False) -> bool:
         """Whether nothing that is due waits or runs here (nor in the schedule). Asks the database."""
         # Before the database is asked: what fires meanwhile is found there.
         if with_schedule and self._is_firing():
             return False
-        now, due = _clock.time(), [self.store.next_due()]
-        if self._slots.counts() != (0, 0) or any(at is not None and at <= now for at in due):
+        if self._slots.counts() != (0, 0):
+            return False
+        self.store.flush()
+        due_at = self.store.next_due()
+        if due_at is not None and due_at <= _clock.time():
             return False
         lengths = self.store.queue_lengths(self._names())
         mine = [queue for queue in lengths if self.takes_from(queue)]

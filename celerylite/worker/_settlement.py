@@ -77,9 +77,10 @@ def settle(runtime: Runtime, x: Execution) -> None:
 def settle_later(
     runtime: Runtime, x: Execution, delivery: Delivery, done: Callable[[Retry | None], None]
 ) -> None:
-    """As `settle`, together with what is committed next. `done` is told when it is over.
+    """As `settle`, together with others: soon, or now if something waits for it.
 
-    It gets None, or, where it could not be committed, what tries again as patiently as `settle` does.
+    `done` is told when it is over. It gets None, or, where it could not be committed, what tries again as
+    patiently as `settle` does.
     """
     committing = _Committing(runtime, delivery, **outcome(runtime, x))
 
@@ -91,7 +92,13 @@ def settle_later(
             committing.succeeded(deliveries)
             done(None)
 
-    runtime.store.settle_later(committing.settlement, over)
+    runtime.store.settle_later(committing.settlement, over, urgent=_is_urgent(runtime, committing.settlement))
+
+
+def _is_urgent(runtime: Runtime, settlement: Settlement) -> bool:
+    """Whether something waits for the commit: what follows, a chord's body, or the end of the runtime."""
+    may_complete = bool(settlement.chord_parts) and runtime.is_last()
+    return may_complete or bool(settlement.publish) or runtime.stop_event.is_set()
 
 
 def outcome(site: KeepsHistory, x: Execution) -> dict[str, Any]:

@@ -150,16 +150,21 @@ class Slots:
         self._free[kind] += 1
         self._free_total += 1
         self._running -= 1
-        self._idle.notify_all()
+        self._tell_if_idle()
 
     def settling(self, more: int) -> None:
         """Count an outcome that is on its way to the database (1), or has arrived there (-1)."""
         with self._mutex:
             self._unsettled += more
-            self._idle.notify_all()
+            self._tell_if_idle()
 
     def _is_idle(self) -> bool:
         return self._running == 0 and self._unsettled == 0
+
+    def _tell_if_idle(self) -> None:
+        # Not at the end of each task: who waits would compete with the tasks for the interpreter.
+        if self._is_idle():
+            self._idle.notify_all()
 
     def resize(self, kind: Kind, by: int) -> None:
         """Add `by` places (or take away: they go as tasks end)."""
@@ -201,10 +206,15 @@ class Slots:
             self._hurried = True
             self._idle.notify_all()
 
-    def wait_change(self, timeout: float | None) -> bool:
-        """Wait until a task ends; False after `timeout` real seconds."""
+    def wait_pause(self, timeout: float) -> bool:
+        """Wait until the last task that runs has ended; False after `timeout` real seconds."""
         with self._mutex:
             return self._idle.wait(timeout)
+
+    def is_last(self) -> bool:
+        """Whether nothing else runs or is held than the task that asks."""
+        with self._mutex:
+            return self._running <= 1 and not self._promised and not self._count_held()
 
     def counts(self) -> tuple[int, int]:
         """How many run or are being settled, and how many are held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -185,8 +186,93 @@ def test_what_is_settled_later_goes_with_the_next_commit(opener: Opener) -> None
     store = opener(window=60.0)
     told = soon(store.settle_later, success(started(store, "first")))
     assert not told.done()
-    store.publish([out("second")])
+    store.post("topic", "second", until=_clock.time() + 60)
     assert told.result(DEADLINE_S) == []
+
+
+def test_a_call_does_not_wait_for_what_is_settled_later(opener: Opener) -> None:
+    store = opener(window=60.0)
+    told = soon(store.settle_later, success(started(store, "first")))
+    statements: list[str] = []
+    store.database.on_statement = statements.append
+    store.publish([out("second", owner="me")])
+    assert not [each for each in statements if each.startswith("DELETE")]
+    assert not told.done()
+    store.flush()
+    assert told.result(DEADLINE_S) == []
+
+
+def test_what_is_urgent_does_not_wait(opener: Opener) -> None:
+    store = opener(window=60.0)
+    settle = functools.partial(store.settle_later, urgent=True)
+    assert soon(settle, success(started(store, "urgent"))).result(DEADLINE_S) == []
+
+
+def test_much_that_is_settled_later_is_written_together(opener: Opener) -> None:
+    store = opener(window=60.0)
+    deliveries = [started(store, str(i)) for i in range(32)]
+    statements: list[str] = []
+    store.database.on_statement = statements.append
+    run = RunRow(task_id="t", name="proj.add", state="SUCCESS")
+    told = [soon(store.settle_later, success(each, run=run)) for each in deliveries]
+    assert [each.result(DEADLINE_S) for each in told] == [[]] * 32
+    written = [each.split()[:3] for each in statements if each.startswith(("DELETE", "INSERT"))]
+    assert len(written) == 3, written
+    assert len(store.get_results(str(i) for i in range(32))) == 32
+    assert len(store.runs("t")) == 32
+    assert store.unfinished() == {}
+
+
+def test_one_that_is_not_held_any_more_keeps_nobody_from_settling(opener: Opener) -> None:
+    store = opener(window=60.0)
+    deliveries = [started(store, str(i)) for i in range(3)]
+    store.give_back([deliveries[1]])
+    told = [soon(store.settle_later, success(each)) for each in deliveries]
+    store.flush()
+    assert told[0].result(DEADLINE_S) == told[2].result(DEADLINE_S) == []
+    with pytest.raises(ClaimLost):
+        told[1].result(DEADLINE_S)
+    assert set(store.get_results(["0", "1", "2"])) == {"0", "2"}
+    assert store.queue_lengths() == {"celery": 1}
+
+
+def test_a_success_stays_where_another_outcome_of_the_task_is_settled_with_others(opener: Opener) -> None:
+    store = opener(window=60.0)
+    deliveries = [started(store, name) for name in ("a", "b")]
+    failure = ResultRow(task_id="a", status="FAILURE", result=b"{}")
+    soon(store.settle_later, success(deliveries[0]))
+    soon(store.settle_later, success(deliveries[1], results=(failure,)))
+    assert store.get_results(["a", "b"])["a"].status == "SUCCESS"
+
+
+def test_parts_of_a_chord_that_settle_together_complete_it_once(opener: Opener) -> None:
+    store = opener(window=60.0)
+
+    def settlement(index: int, task_id: str) -> Settlement:
+        part = ChordPart(group_id="g", size=3, index=index, task_id=task_id, state="SUCCESS", body="{}")
+        return success(
+            started(store, task_id),
+            chord_parts=(part,),
+            on_chord_complete=lambda group_id: out(f"body of {group_id}", owner="me"),
+        )
+
+    told = [soon(store.settle_later, settlement(i, f"t{i}")) for i in range(3)]
+    store.flush()
+    assert [each.result(DEADLINE_S) for each in told[:2]] == [[], []]
+    (body,) = told[2].result(DEADLINE_S)
+    assert body.message.id == "body of g"
+    assert [part.index for part in store.chord_parts("g")] == [0, 1, 2]
+    assert store.unfinished() == {MessageState.CLAIMED: 1}
+
+
+def test_who_waits_is_not_told_an_outcome_that_was_not_stored(store: SqlStore) -> None:
+    done_at = _clock.utcnow().replace(tzinfo=None)
+    store.save_result(ResultRow(task_id="t", status="SUCCESS", result=b"3", date_done=done_at))
+    with store.watch("t") as watch:
+        store.save_result(ResultRow(task_id="t", status="FAILURE", result=b"{}", date_done=done_at))
+        row = watch.row or store.get_result("t")
+    assert row is not None
+    assert row.status == "SUCCESS"
 
 
 def test_closing_commits_what_was_to_be_settled_later(opener: Opener) -> None:

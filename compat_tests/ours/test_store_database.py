@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 from celery import Celery
@@ -15,7 +17,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from celerylite import _clock, _store
-from celerylite._store import Delivery, ResultRow, schema
+from celerylite._store import Delivery, MessageState, ResultRow, schema
 from celerylite._store.behind import PublishBehind
 from celerylite._store.engine import Transaction
 from celerylite._store.sql import SqlStore
@@ -206,6 +208,32 @@ def test_a_connection_that_could_not_be_made_ready_is_closed(
         database.put(connection)
 
 
+@pytest.mark.parametrize("table", ["INSERT INTO celerylite_messages", "UPDATE celerylite_messages"])
+def test_a_connection_lost_in_the_middle_of_one_statement_does_not_write_twice(
+    opener: Opener, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opener()
+    if store.database.dialect.single_writer:
+        pytest.skip("there is no connection to lose")
+    execute = Transaction.execute_text
+    lost: list[str] = []
+
+    def lose_the_answer(tx: Transaction, sql: str, parameters: Any = ()) -> None:
+        execute(tx, sql, parameters)
+        if sql.startswith(table) and not lost:
+            lost.append(sql)
+            os_close(tx.connection.connection)
+            tx.cursor.execute("SELECT 1")
+
+    monkeypatch.setattr(Transaction, "execute_text", lose_the_answer)
+    (mine,) = store.publish([out("once", owner="me")])
+    assert isinstance(mine, Delivery)
+    assert store.begin([mine]) == {mine.row}
+    assert lost
+    assert store.unfinished() == {MessageState.RUNNING: 1}
+    assert store.settle(success(mine)) == []
+
+
 @pytest.mark.parametrize("call", ["publish", "settle"])
 def test_a_connection_lost_in_the_middle_of_a_commit_does_not_write_twice(opener: Opener, call: str) -> None:
     store = opener()
@@ -222,19 +250,29 @@ def test_a_connection_lost_in_the_middle_of_a_commit_does_not_write_twice(opener
 
     store.database.on_statement = lose_the_answer
     if call == "publish":
-        (mine,) = store.publish([out("once", owner="me")])
+        mine, _ = store.publish([out("once", owner="me"), out("other", owner="me")])
     else:
         (mine,) = store.settle(success(delivery, publish=(out("once", owner="me"),)))
     assert isinstance(mine, Delivery)
     assert store.begin([mine]) == {mine.row}
-    assert sum(store.unfinished().values()) == (2 if call == "publish" else 1)
+    assert sum(store.unfinished().values()) == (3 if call == "publish" else 1)
+
+
+def test_calls_of_which_one_is_too_long_for_the_server_are_refused_and_no_outage(opener: Opener) -> None:
+    store = opener()
+    if store.database.dialect.name != "mysql":
+        pytest.skip("only MySQL and MariaDB hang up on long statements")
+    with pytest.raises(pymysql.err.DataError, match="max_allowed_packet"):
+        store.publish([out("a"), out("b", body="x" * 40_000_000), out("c")])
+    assert store.unfinished() == {}
 
 
 def os_close(connection: object) -> None:
     if hasattr(connection, "pgconn"):
         connection.pgconn.finish()
     else:
-        connection._sock.close()  # type: ignore[attr-defined]
+        # Closing would leave it open: the driver reads by a file that is made of it.
+        connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
 
 
 def test_a_locked_file_raises_after_a_limited_time_and_then_works(tmp_path: Path) -> None:
