@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from json import JSONDecoder
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ __all__ = (
     "encode_body",
     "epoch",
     "from_text",
+    "header_texts",
+    "keep_texts",
     "serialised",
     "to_text",
 )
@@ -50,6 +52,8 @@ class Message:
     due_at: float | None = None
     #: Seconds since the epoch; None is never.
     expires_at: float | None = None
+    #: Headers and properties as JSON, once somebody has needed them; see `header_texts`.
+    _texts: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
 
 
 class Body(NamedTuple):
@@ -152,13 +156,30 @@ def _unpacked(message: Message, accept: Collection[str] | None) -> Any:
         raise DecodeError(f"task {message.id}: expected a body that can be read, got {exc!r}") from exc
 
 
+def header_texts(message: Message) -> tuple[str, str]:
+    """Headers and properties as JSON, as they are when they are first asked for."""
+    # Once: a call is encoded to be sent, and its history keeps the same.
+    texts = message._texts
+    if texts is None:
+        texts = _encode_json(message.headers), _encode_json(message.properties)
+        keep_texts(message, *texts)
+    return texts
+
+
+def keep_texts(message: Message, headers: str, properties: str) -> None:
+    """Say what `header_texts` is to give: what `message` was made of."""
+    object.__setattr__(message, "_texts", (headers, properties))
+
+
 def to_text(message: Message) -> str:
     """`message` as JSON, to be read by `from_text`; its times are left out: it is to be sent anew."""
     body = message.body
     if isinstance(body, bytes):
         body = b64encode(body).decode("ascii")
     fields = {name: getattr(message, name) for name in _KEPT}
-    return str(_encode_json({**fields, "body": body, "is_text": isinstance(message.body, str)}))
+    rest = _encode_json({**fields, "body": body, "is_text": isinstance(message.body, str)})
+    headers, properties = header_texts(message)
+    return f'{{"headers": {headers}, "properties": {properties}, {rest[1:]}'
 
 
 def from_text(text: str) -> Message:
@@ -169,7 +190,7 @@ def from_text(text: str) -> Message:
     return Message(**fields)
 
 
-_KEPT = ("id", "name", "queue", "headers", "properties", "content_type", "content_encoding", "priority")
+_KEPT = ("id", "name", "queue", "content_type", "content_encoding", "priority")
 
 
 def epoch(moment: Any, zone: tzinfo = UTC, what: str = "date") -> float | None:

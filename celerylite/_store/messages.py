@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from kombu.utils import json as kombu_json
 
 from celerylite import _clock
-from celerylite._message import Message
+from celerylite._message import Message, header_texts, keep_texts
 from celerylite._store import Claimed, CorruptRow, Delivery, MessageState, Outgoing, Waiting
 from celerylite._store.dialect import Dialect
 from celerylite._store.engine import Statement, Transaction, chunks
@@ -20,7 +20,7 @@ from celerylite._store.unanswered import Proof
 from celerylite.states import READY_STATES
 from celerylite.utils._ids import uuid
 
-__all__ = ("Messages", "new_token", "token_owner")
+__all__ = ("Messages", "NewRow", "new_token", "row_of", "token_owner")
 
 #: How many come due in one transaction: a million at once must not stop everybody for seconds.
 _PROMOTE = 1000
@@ -35,7 +35,8 @@ _MANY = 500
 _STATES: list[sa.ColumnClause[int]] = [sa.literal_column(str(int(state))) for state in MessageState]
 _SCHEDULED, _READY, _CLAIMED, _RUNNING = _STATES
 
-_encode = json.JSONEncoder().encode
+#: The columns of a new message, and the token if it is born claimed.
+NewRow: TypeAlias = tuple[dict[str, Any], str | None]
 
 _FREE: dict[str, Any] = {"owner": sa.null(), "token": sa.null()}
 
@@ -214,24 +215,28 @@ class Messages:
     def insert(self, tx: Transaction, outgoing: Sequence[Outgoing]) -> list[Delivery | None]:
         """Insert all; a Delivery for those with a claim."""
         now = _clock.time()
+        return self.insert_rows(tx, outgoing, [row_of(each, now) for each in outgoing])
+
+    def insert_rows(
+        self, tx: Transaction, outgoing: Sequence[Outgoing], rows: Sequence[NewRow]
+    ) -> list[Delivery | None]:
+        """As `insert`, of messages that `row_of` has made into rows."""
         if len(outgoing) > 1 and not any(each.claim for each in outgoing):
             # The last one alone, for its id is the proof that the transaction was committed.
-            tx.run_many(self._insert_many, [row_of(each, now)[0] for each in outgoing[:-1]])
-            self._insert_one(tx, outgoing[-1], now)
+            tx.run_many(self._insert_many, [values for values, _ in rows[:-1]])
+            self._insert_one(tx, outgoing[-1], rows[-1])
             return [None] * len(outgoing)
-        return [self._insert_one(tx, each, now) for each in outgoing]
+        return [self._insert_one(tx, each, row)[1] for each, row in zip(outgoing, rows, strict=True)]
 
-    def _insert_one(self, tx: Transaction, outgoing: Outgoing, now: float) -> Delivery | None:
-        return self.insert_row(tx, outgoing, now)[1]
+    def insert_row(self, tx: Transaction, outgoing: Outgoing, now: float) -> tuple[int, Delivery | None]:
+        """Insert one; its row, and a Delivery if it has a claim."""
+        return self._insert_one(tx, outgoing, row_of(outgoing, now))
 
-    def insert_row(
-        self, tx: Transaction, outgoing: Outgoing, now: float, token: str | None = None
-    ) -> tuple[int, Delivery | None]:
-        """Insert one; its row, and a Delivery (with the `token` given, or a new one) if it has a claim."""
-        values, token = row_of(outgoing, now, token)
+    def _insert_one(self, tx: Transaction, outgoing: Outgoing, new: NewRow) -> tuple[int, Delivery | None]:
+        values, token = new
         row = tx.insert(self._insert, values)
         if tx.proof is None and self.dialect.may_lose_answers:
-            since = now - _SKEW_S
+            since = values["created_at"] - _SKEW_S
             date = datetime.fromtimestamp(since, UTC).replace(tzinfo=None)
             look = {"row": row, "task": outgoing.message.id, "since": since, "since_date": date}
             tx.proof = Proof(statement=self._inserted, parameters=look, found=True)
@@ -491,8 +496,8 @@ def token_owner(token: str) -> str:
     return token.rpartition("/")[0]
 
 
-def row_of(outgoing: Outgoing, now: float, token: str | None = None) -> tuple[dict[str, Any], str | None]:
-    """The columns of a new message, and the token (that one, or a new one) if it is born claimed."""
+def row_of(outgoing: Outgoing, now: float) -> NewRow:
+    """A new message as a row."""
     message, claim = outgoing.message, outgoing.claim
     if message.due_at is not None and message.due_at > now:
         state, claim = MessageState.SCHEDULED, None
@@ -500,8 +505,9 @@ def row_of(outgoing: Outgoing, now: float, token: str | None = None) -> tuple[di
         state = MessageState.READY
     else:
         state = MessageState.RUNNING if claim.running else MessageState.CLAIMED
-    token = None if claim is None else token or new_token(claim.owner)
+    token = None if claim is None else new_token(claim.owner)
     text = isinstance(message.body, str)
+    headers, properties = header_texts(message)
     values = {
         "task_id": message.id,
         "name": message.name,
@@ -516,8 +522,8 @@ def row_of(outgoing: Outgoing, now: float, token: str | None = None) -> tuple[di
         "created_at": now,
         "content_type": message.content_type,
         "content_encoding": message.content_encoding,
-        "headers": dump(message.headers),
-        "properties": dump(message.properties),
+        "headers": headers,
+        "properties": properties,
         "body_is_text": int(text),
         # surrogatepass: a str that JSON accepts is one that we give back.
         "body": message.body.encode("utf-8", "surrogatepass")
@@ -555,6 +561,7 @@ def _delivery(row: Any, token: str, count: int) -> Delivery:
         due_at=row[5],
         expires_at=row[6],
     )
+    keep_texts(message, row[10], row[11])
     return Delivery(row=row[0], token=token, message=message, deliveries=row[7] + count)
 
 
@@ -577,16 +584,8 @@ def _by_token(deliveries: Iterable[Delivery]) -> dict[str, list[int]]:
     return rows
 
 
-def dump(value: dict[str, Any]) -> str:
-    """JSON; what plain JSON does not know (dates, UUIDs) goes kombu's way."""
-    try:
-        return _encode(value)
-    except TypeError:
-        return str(kombu_json.dumps(value))
-
-
 def load(text: str) -> dict[str, Any]:
-    """What `dump` wrote. Raises ValueError for anything that is not a JSON object."""
+    """What `header_texts` wrote. Raises ValueError for anything that is not a JSON object."""
     decode: Callable[[str], Any] = kombu_json.loads if "__type__" in text else json.loads
     value = decode(text)
     if not isinstance(value, dict):

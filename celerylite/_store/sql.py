@@ -39,7 +39,7 @@ from celerylite._store.chords import Chords
 from celerylite._store.control import Control
 from celerylite._store.engine import Database, Statement, Transaction
 from celerylite._store.keywait import KeyWait
-from celerylite._store.messages import Messages, new_token, row_of, token_owner
+from celerylite._store.messages import Messages, row_of, token_owner
 from celerylite._store.periodic import Periodic
 from celerylite._store.places import Places
 from celerylite._store.prune import Pruning
@@ -129,18 +129,22 @@ class SqlStore(Scheduling):
     # -- publishing ---------------------------------------------------------------------------------
 
     def publish(self, outgoing: Sequence[Outgoing]) -> list[Published]:
-        work: Work[list[Published]] = functools.partial(self._insert, outgoing=outgoing)
-        if self._commits_alone and _is_one_claimed(outgoing):
-            work = _InsertingOne(self._messages, outgoing[0])
+        work = self._inserting(outgoing)
         return self._key_wait.run(lambda: self._writer.run(work, takes_along=False))
 
     def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
-        self._key_wait.run_soon(
-            functools.partial(self._writer.run_soon, lambda tx: self._insert(tx, outgoing)), done
-        )
+        work = self._inserting(outgoing)
+        self._key_wait.run_soon(functools.partial(self._writer.run_soon, work), done)
 
     def publish_later(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
         PublishBehind(self._writer, self._insert, outgoing, done).begin()
+
+    def _inserting(self, outgoing: Sequence[Outgoing]) -> Work[list[Published]]:
+        if has_key(outgoing):
+            return functools.partial(self._insert, outgoing=outgoing)
+        if self._commits_alone and _is_one_claimed(outgoing):
+            return _InsertingOne(self._messages, outgoing)
+        return _Inserting(self._messages, outgoing)
 
     def _insert(
         self, tx: Transaction, outgoing: Sequence[Outgoing], may_raise: bool = True
@@ -601,27 +605,31 @@ class SqlStore(Scheduling):
 
 
 def _is_one_claimed(outgoing: Sequence[Outgoing]) -> bool:
-    """Whether that is a single message, which nobody has to be told of, and which has no key."""
-    if len(outgoing) != 1:
-        return False
-    return outgoing[0].claim is not None and outgoing[0].message.due_at is None and not has_key(outgoing)
+    """Whether that is a single message that nobody has to be told of."""
+    return len(outgoing) == 1 and outgoing[0].claim is not None and outgoing[0].message.due_at is None
 
 
-class _InsertingOne(OneStatement[list[Published]]):
-    """The insert of a message that is born claimed; its token tells whether it was committed."""
+class _Inserting:
+    """Messages on their way. They are made into rows before anybody has to wait for this commit."""
 
-    __slots__ = ("_messages", "_outgoing", "_token")
+    __slots__ = ("_messages", "_outgoing", "_rows")
 
-    def __init__(self, messages: Messages, outgoing: Outgoing) -> None:
-        assert outgoing.claim is not None
+    def __init__(self, messages: Messages, outgoing: Sequence[Outgoing]) -> None:
         self._messages, self._outgoing = messages, outgoing
-        self._token = new_token(outgoing.claim.owner)
+        now = _clock.time()
+        self._rows = [row_of(each, now) for each in outgoing]
 
     def __call__(self, tx: Transaction) -> list[Published]:
-        return [self._messages.insert_row(tx, self._outgoing, _clock.time(), self._token)[1]]
+        return list(self._messages.insert_rows(tx, self._outgoing, self._rows))
+
+
+class _InsertingOne(_Inserting, OneStatement[list[Published]]):
+    """The insert of a message that is born claimed; its token tells whether it was committed."""
+
+    __slots__ = ()
 
     def found(self, tx: Transaction) -> tuple[list[Published]] | None:
-        delivery = self._messages.inserted_with(tx, self._outgoing, self._token)
+        delivery = self._messages.inserted_with(tx, self._outgoing[0], self._rows[0][1] or "")
         return None if delivery is None else ([delivery],)
 
 

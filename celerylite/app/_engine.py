@@ -171,8 +171,10 @@ class Engine:
         """Commit messages without blocking the running loop; the duplicates, as `_publish_all`."""
         if not messages:
             return {}
-        # Opening the database and starting the runtime block; after the first time this is an attribute.
-        runtime = self._runtime or await _awaiting.to_thread(self._runtime_for_publishing)
+        # Opening the database and starting the runtime block; after the first time these are attributes.
+        runtime = self._runtime
+        if runtime is None and self._starts_for_publishing():
+            runtime = await _awaiting.to_thread(self._runtime_for_publishing)
         if runtime is not None:
             return await _awaiting.told(partial(runtime.publish_soon, messages))
         if self._store is None:
@@ -181,15 +183,17 @@ class Engine:
         return _store.holders(await _awaiting.told(partial(self.store.publish_soon, outgoing)))
 
     def _runtime_for_publishing(self) -> Runtime | None:
-        if self._runtime is not None:
-            return self._runtime
+        if self._runtime is None and self._starts_for_publishing():
+            return self.start_runtime(only_known=True)
+        return self._runtime
+
+    def _starts_for_publishing(self) -> bool:
+        """Whether a call starts the runtime, if none runs. Does not block."""
         is_off = self._shut_down or self._only_publishes
         if is_off or self.conf.celerylite_runtime in ("off", False, None) or self._database.in_memory:
             # As Celery with memory://: nothing runs until a worker is started.
-            return None
-        if self._is_changing():
-            return None  # It waits in the database, for this runtime or the next one.
-        return self.start_runtime(only_known=True)
+            return False
+        return not self._is_changing()  # Else it waits in the database, for this runtime or the next one.
 
     @contextmanager
     def leaving_tasks_to_others(self) -> Iterator[None]:
