@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import total_ordering
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from kombu.utils.functional import reprcall
 
 from celerylite.schedules import BaseSchedule, crontab, maybe_schedule, schedule
+from celerylite.utils.time import timezone
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
@@ -30,6 +32,7 @@ __all__ = (
     "is_exact",
     "latest",
     "read_entry",
+    "read_zone",
     "row_name",
 )
 
@@ -230,6 +233,16 @@ def cleanup_entry() -> dict[str, Any]:
     }
 
 
+def read_zone(name: str, given: Any) -> tzinfo | None:
+    """The time zone that an entry names; None is the app's. Raises ValueError for one that there is not."""
+    try:
+        return None if given is None else timezone.get_timezone(given)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"beat_schedule[{name!r}]: expected the name of a time zone such as Europe/Berlin, got {given!r}"
+        ) from None
+
+
 def read_entry(app: Celery, name: str, given: Any) -> Entry:
     """Read what the configuration says of an entry. Raises ValueError or TypeError when it is not usable."""
     values = dict(given)
@@ -238,7 +251,7 @@ def read_entry(app: Celery, name: str, given: Any) -> Entry:
         raise TypeError(
             f"beat_schedule[{name!r}]: expected the keys {sorted(_KEYS | _OUR_KEYS)}, got {sorted(unknown)}"
         )
-    zone = values.get("timezone")
+    zone = read_zone(name, values.get("timezone"))
     when = maybe_schedule(values.get("schedule"), values.get("relative", False), app=app, tz=zone)
     if not hasattr(when, "is_due"):
         raise TypeError(

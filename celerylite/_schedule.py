@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from celerylite import _clock
 from celerylite._call_keys import UNIQUE
 from celerylite._custom_beat import refuse_custom
-from celerylite._entries import Entry, call_entry, following, is_exact, read_entry, row_name
+from celerylite._entries import Entry, call_entry, following, is_exact, read_entry, read_zone, row_name
 from celerylite._outbox import Outbox
 from celerylite._reconcile import app_name, read_schedule
 from celerylite._specs import read_spec, write_spec
 from celerylite._store import Outgoing, PeriodicRow
 from celerylite._ticks import clock_ahead
-from celerylite.schedules import schedule
+from celerylite.schedules import BaseSchedule, schedule
 from celerylite.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -258,8 +258,8 @@ def _with_changes(entry: Entry, values: Mapping[str, Any]) -> dict[str, Any]:
     when = entry.schedule
     keys = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "name"}
     keys["timezone"] = getattr(when, "_zone", None)  # A class of the user's may derive from none of ours.
-    if "timezone" in values:
-        keys["schedule"] = when.moved_to(values["timezone"])
+    if "timezone" in values and isinstance(when, BaseSchedule):
+        keys["schedule"] = when.moved_to(read_zone(entry.name, values["timezone"]))
     if type(when) is schedule and when.nowfun is None:
         keys |= {"schedule": when.run_every, "relative": when.relative}
     return {**keys, **values}

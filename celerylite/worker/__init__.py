@@ -278,7 +278,6 @@ class Runtime(Publishing, RemoteControlled, Deciding):
 
     def drain(self, timeout: float | None = None, *, with_schedule: bool = False) -> None:
         """Wait until nothing that is due waits or runs. Raises TimeoutError after `timeout` seconds."""
-        self.store.flush()
         end = None if timeout is None else _clock.monotonic() + timeout
         while not self.is_idle(with_schedule):
             left = None if end is None else end - _clock.monotonic()
@@ -298,9 +297,9 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         # Before the database is asked: what fires meanwhile is found there.
         if with_schedule and self._is_firing():
             return False
+        self.store.flush()
         if self._slots.counts() != (0, 0):
             return False
-        self.store.flush()
         due_at = self.store.next_due()
         if due_at is not None and due_at <= _clock.time():
             return False

@@ -56,6 +56,22 @@ def test_a_hundred_coroutines_publish_while_the_database_is_locked(file_app: Cel
     assert asyncio.run(main()) == [n * 2 for n in range(100)]
 
 
+def test_a_program_that_only_publishes_asks_no_thread_for_a_runtime(make_app: MakeApp) -> None:
+    app = make_app(celerylite_runtime="off")
+
+    @app.task
+    def nothing() -> None:
+        return None
+
+    async def call() -> list[str]:
+        await nothing.aapply_async()
+        # Those that asyncio has for what blocks.
+        return [each.name for each in threading.enumerate() if each.name.startswith("asyncio")]
+
+    assert asyncio.run(call()), "expected the database to be opened in a thread"
+    assert asyncio.run(call()) == []
+
+
 async def _next_turn() -> None:
     turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(turn.set_result, None)

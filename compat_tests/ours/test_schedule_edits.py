@@ -99,7 +99,16 @@ def test_an_entry_that_cannot_be_kept_is_refused(app: Celery) -> None:
         app.schedule.add("a", task="x", schedule=1, args=(object(),))
     with pytest.raises(ValueError, match="expected catch_up to be one of"):
         app.schedule.add("a", task="x", schedule=1, catch_up="never")
+    with pytest.raises(ValueError, match=r"expected the name of a time zone .* got 'Nowhere/Land'"):
+        app.schedule.add("a", task="x", schedule=crontab(), timezone="Nowhere/Land")
     assert app.schedule.entries().keys() == set()
+
+
+def test_a_zone_that_there_is_not_changes_nothing(app: Celery) -> None:
+    app.schedule.add("a", task="x", schedule=crontab(hour=10, minute=0), timezone="Europe/Berlin")
+    with pytest.raises(ValueError, match=r"expected the name of a time zone .* got 'Nowhere/Land'"):
+        app.schedule.change("a", timezone="Nowhere/Land")
+    assert str(app.schedule.get("a").schedule.tz) == "Europe/Berlin"
 
 
 def test_a_name_can_be_given_once(app: Celery, started: Starter) -> None:

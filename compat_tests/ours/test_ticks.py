@@ -193,13 +193,14 @@ def test_a_broken_entry_is_logged_and_does_not_stop_the_others(
         unreadable="every day",
         misspelt={"schedule": 10, "argz": (1,)},
         policy={"schedule": 10, "catch_up": "maybe"},
+        placeless={"schedule": 10, "timezone": "Nowhere/Land"},
         raising=Broken(10),
         unsendable={"schedule": 10, "args": (object(),)},
         lazy={"schedule": 10, "args": (BeatLazyFunc(lambda: 1 / 0),)},
     )
     assert advance(clock, ticker, 10) == 1
     assert sent(app.store) == ["08:59:40"]
-    for name in ("unreadable", "misspelt", "policy", "raising", "unsendable", "lazy"):
+    for name in ("unreadable", "misspelt", "policy", "placeless", "raising", "unsendable", "lazy"):
         assert name in caplog.text
 
 
