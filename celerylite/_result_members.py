@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from celerylite import states
 from celerylite._ready import Barrier
-from celerylite._result_meta import ResultBase
+from celerylite._result_meta import KnownResult, ResultBase
 from celerylite._state import current_app
 
 if TYPE_CHECKING:
     from celerylite.app.base import Celery
 
 __all__ = ("Members",)
+
+
+def _is_worth_asking(result: Any) -> bool:
+    """Whether a question to the backend can tell more of the result than is known, and than it would ask."""
+    return (
+        isinstance(result, KnownResult)
+        and type(result).state is KnownResult.state
+        and result._cache is None
+        and getattr(result.backend, "answers_for_many", False)
+        and not result.backend.is_cached(result.id)
+    )
 
 
 class Members(ResultBase):
@@ -63,23 +74,39 @@ class Members(ResultBase):
 
     def successful(self) -> bool:
         """Whether all tasks succeeded."""
-        return all(result.successful() for result in self.results)
+        return not self._undone() and all(result.successful() for result in self.results)
 
     def failed(self) -> bool:
         """Whether any task failed."""
-        return any(result.failed() for result in self.results)
+        return any(result.failed() for result in self._all_but(self._undone()))
 
     def ready(self) -> bool:
         """Whether all tasks are done."""
-        return all(result.ready() for result in self.results)
+        return not self._undone() and all(result.ready() for result in self.results)
 
     def waiting(self) -> bool:
         """Whether any task is not done."""
-        return any(not result.ready() for result in self.results)
+        return bool(self._undone()) or any(not result.ready() for result in self.results)
 
     def completed_count(self) -> int:
         """How many tasks succeeded."""
-        return sum(1 for result in self.results if result.successful())
+        return sum(1 for result in self._all_but(self._undone()) if result.successful())
+
+    def _undone(self) -> set[str]:
+        """Ask for all members at once where the backend can; the ids of those it was asked for in vain.
+
+        The others know their outcome afterwards.
+        """
+        asked = {result.id: result for result in self.results if _is_worth_asking(result)}
+        if len(asked) < 2:
+            return set()
+        for task_id, meta in self.backend.ready_metas(asked).items():
+            asked.pop(task_id)._maybe_set_cache(meta)
+        return set(asked)
+
+    def _all_but(self, ids: set[str]) -> Iterator[Any]:
+        # A set within a set may have no id.
+        return (result for result in self.results if getattr(result, "id", None) not in ids)
 
     def maybe_throw(self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True) -> None:
         """Raise the exception of the first task that failed."""

@@ -370,7 +370,7 @@ class Store(ABC):
 
     @abstractmethod
     def publish_later(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
-        """As `publish`, in the next transaction of anybody, at the latest after the option `window`.
+        """As `publish`, together with others, as `settle_later` says.
 
         `done` is told as by `publish_soon`, but not that the database is away: until `rest` or `close` it is
         tried again. What this process reads of results includes it. Does not block as long as few wait.

@@ -65,14 +65,17 @@ class Messages:
 
         self._insert = Statement(insert)
         self._insert_many = Statement(lambda: sa.insert(table).values({n: bind(n) for n in columns}).inline())
-        self._inserted = Statement(lambda: sa.union_all(*self._traces()))
+        of_row = sa.select(c.id).where(c.id == bind("row"), c.task_id == bind("task"))
+        self._inserted = Statement(lambda: sa.union_all(of_row, *self._traces()))
+        # Without the row: no index knows the tasks of all messages, but this is asked after an outage only.
+        of_moment = sa.select(c.id).where(c.task_id == bind("task"), c.created_at == bind("created"))
+        self._was_inserted = Statement(lambda: sa.union_all(of_moment, *self._traces()))
 
     def _traces(self) -> list[sa.Select[Any]]:
         # Others may have taken the message, run it and removed it since.
-        c, runs, results, bind = self.table.c, self._tables.runs.c, self._tables.results.c, sa.bindparam
+        runs, results, bind = self._tables.runs.c, self._tables.results.c, sa.bindparam
         ended = results.status.in_([sa.literal_column(f"'{state}'") for state in sorted(READY_STATES)])
         return [
-            sa.select(c.id).where(c.id == bind("row"), c.task_id == bind("task")),
             sa.select(runs.id).where(runs.task_id == bind("task"), runs.finished_at >= bind("since")),
             sa.select(results.id).where(
                 results.task_id == bind("task"), ended, results.date_done >= bind("since_date")
@@ -236,9 +239,7 @@ class Messages:
         values, token = new
         row = tx.insert(self._insert, values)
         if tx.proof is None and self.dialect.may_lose_answers:
-            since = values["created_at"] - _SKEW_S
-            date = datetime.fromtimestamp(since, UTC).replace(tzinfo=None)
-            look = {"row": row, "task": outgoing.message.id, "since": since, "since_date": date}
+            look = {"row": row, **_traces_of(values)}
             tx.proof = Proof(statement=self._inserted, parameters=look, found=True)
         if token is None:
             tx.changes.messages = True
@@ -255,6 +256,11 @@ class Messages:
             return None
         running = outgoing.claim.running
         return Delivery(row=row, token=token, message=outgoing.message, deliveries=1, running=running)
+
+    def was_inserted(self, tx: Transaction, values: dict[str, Any]) -> bool:
+        """Whether these values are a message, or were one that has been run since."""
+        look = {"created": values["created_at"], **_traces_of(values)}
+        return tx.one(self._was_inserted, **look) is not None
 
     def is_outstanding(self, tx: Transaction, task_id: str) -> bool:
         """Whether a message of the task waits, runs, or waits for a retry.
@@ -476,6 +482,12 @@ class Messages:
 def _ids(columns: Any) -> sa.ColumnElement[bool]:
     condition: sa.ColumnElement[bool] = columns.id.in_(sa.bindparam("ids", expanding=True))
     return condition
+
+
+def _traces_of(values: dict[str, Any]) -> dict[str, Any]:
+    since = values["created_at"] - _SKEW_S
+    date = datetime.fromtimestamp(since, UTC).replace(tzinfo=None)
+    return {"task": values["task_id"], "since": since, "since_date": date}
 
 
 def _row(delivery: Delivery) -> int:

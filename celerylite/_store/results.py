@@ -91,6 +91,8 @@ class Results:
     def _write(self, tx: Transaction, statement: Statement, rows: Sequence[ResultRow]) -> None:
         if not rows:
             return
+        # As everybody locks them; of one task the order stays.
+        rows = sorted(rows, key=attrgetter("task_id"))
         written = tx.run_many(statement, [self._values(row) for row in rows])
         # Not where a SUCCESS may have stayed, nor where the database keeps less of it than we gave.
         are_whole = written == len(rows) and self._keeps_all

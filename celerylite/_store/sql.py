@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
@@ -46,10 +47,10 @@ from celerylite._store.prune import Pruning
 from celerylite._store.results import Results
 from celerylite._store.scheduling import Scheduling
 from celerylite._store.schema import Tables
-from celerylite._store.unanswered import OneStatement
 from celerylite._store.unique import Unique, has_key
 from celerylite._store.wakeup import Wakeup
 from celerylite._store.workers import Workers
+from celerylite._store.works import BeginningOne, Inserting, InsertingOne, Settling, is_one_claimed
 from celerylite._store.writer import Work, Writer
 from celerylite.exceptions import ClaimLost, ImproperlyConfigured
 
@@ -133,8 +134,12 @@ class SqlStore(Scheduling):
         return self._key_wait.run(lambda: self._writer.run(work, takes_along=False))
 
     def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
-        work = self._inserting(outgoing)
-        self._key_wait.run_soon(functools.partial(self._writer.run_soon, work), done)
+        try:
+            work = self._inserting(outgoing)
+        except Exception as error:
+            done(None, error)
+        else:
+            self._key_wait.run_soon(functools.partial(self._writer.run_soon, work), done)
 
     def publish_later(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
         PublishBehind(self._writer, self._insert, outgoing, done).begin()
@@ -142,9 +147,9 @@ class SqlStore(Scheduling):
     def _inserting(self, outgoing: Sequence[Outgoing]) -> Work[list[Published]]:
         if has_key(outgoing):
             return functools.partial(self._insert, outgoing=outgoing)
-        if self._commits_alone and _is_one_claimed(outgoing):
-            return _InsertingOne(self._messages, outgoing)
-        return _Inserting(self._messages, outgoing)
+        if self._commits_alone and is_one_claimed(outgoing):
+            return InsertingOne(self._messages, outgoing)
+        return Inserting(self._messages, outgoing)
 
     def _insert(
         self, tx: Transaction, outgoing: Sequence[Outgoing], may_raise: bool = True
@@ -252,20 +257,21 @@ class SqlStore(Scheduling):
             self._begin, deliveries=deliveries, results=results, limits=limits
         )
         if self._commits_alone and len(deliveries) == 1 and not results and not limits:
-            work = _BeginningOne(work)
+            work = BeginningOne(work)
         return self._writer.run(work)
 
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
-        attempt = _Settling(self._settle_all, settlement)
+        attempt = Settling(self._settle_all, settlement)
         earlier = self._unsure.get(attempt.key, [])
         try:
             try:
                 result = self._key_wait.run(lambda: self._writer.run(attempt))
             except ClaimLost:
-                if not self._hold_any(earlier):
+                # The COMMIT of a try before may have arrived after it was looked for.
+                result = attempt.published or earlier
+                if not self._hold_any(result):
                     self._unsure.pop(attempt.key, None)
                     raise
-                result = earlier
         except OperationalError:
             # The last COMMIT may have arrived, and what follows be ours already: the next try has to know.
             self._unsure[attempt.key] = attempt.published or earlier
@@ -276,10 +282,10 @@ class SqlStore(Scheduling):
     def settle_later(
         self, settlement: Settlement, done: Done[list[Delivery | None]], *, urgent: bool = False
     ) -> None:
-        attempt = _Settling(self._settle_all, settlement)
+        attempt = Settling(self._settle_all, settlement)
 
         def over(result: list[Delivery | None] | None, error: BaseException | None) -> None:
-            if isinstance(error, OperationalError):
+            if attempt.published and isinstance(error, OperationalError | ClaimLost):
                 self._unsure[attempt.key] = attempt.published
             done(result, error)
 
@@ -337,38 +343,40 @@ class SqlStore(Scheduling):
         return held
 
     def _run_together(self, tx: Transaction, works: Sequence[Work[Any]]) -> list[Any]:
-        """Do the works of several callers; settlements write each table once for all of them.
-
-        Those first: what somebody waits for may come after what a task of its own left behind.
-        """
-        settling = [work for work in works if isinstance(work, _Settling) and work.removes]
+        """Do the works of several callers; settlements, first, write each table once for all of them."""
+        settling = [work for work in works if isinstance(work, Settling) and work.removes]
         if settling:
             self._settle_all(tx, settling)
         settled = {work: work.published for work in settling}
         return [settled[work] if work in settled else work(tx) for work in works]
 
-    def _settle_all(self, tx: Transaction, attempts: Sequence[_Settling]) -> None:
+    def _settle_all(self, tx: Transaction, attempts: Sequence[Settling]) -> None:
         """Settle, or raise ClaimLost where one of the messages is not ours any more."""
         settlements = [attempt.settlement for attempt in attempts]
         # The messages first: their rows lock the executions. Who does not get them writes nothing.
         self._release(tx, settlements)
         self._results.save(tx, *(row for each in settlements for row in each.results))
         self._results.save_runs(tx, [each.run for each in settlements if each.run is not None])
-        parts: dict[str, list[tuple[_Settling, ChordPart]]] = {}
         for attempt in attempts:
             attempt.published = self._follow(tx, attempt.settlement)
-            self._defer(tx, attempt.settlement)
+        self._defer(tx, attempts)
+
+    def _defer(self, tx: Transaction, attempts: Sequence[Settling]) -> None:
+        """What is done for rows that others write too: once for each, at the end of the transaction."""
+        parts: dict[str, list[tuple[Settling, ChordPart]]] = {}
+        limits: dict[str, Limit] = {}
+        for attempt in attempts:
             for part in attempt.settlement.chord_parts:
                 parts.setdefault(part.group_id, []).append((attempt, part))
+            limit, closed = attempt.settlement.limit, attempt.settlement.close_chord
+            if limit is not None:
+                limits[limit.key] = max(limit, limits.get(limit.key, limit), key=attrgetter("places"))
+            if closed is not None:
+                tx.defer(closed, functools.partial(self._chords.close, tx, closed))
         for group_id, settled in parts.items():
             tx.defer(group_id, functools.partial(self._count, tx, settled))
-
-    def _defer(self, tx: Transaction, settlement: Settlement) -> None:
-        limit, closed = settlement.limit, settlement.close_chord
-        if limit is not None:
-            tx.defer(limit.key, functools.partial(self._places.leave, tx, limit))
-        if closed is not None:
-            tx.defer(closed, functools.partial(self._chords.close, tx, closed))
+        for key, limit in limits.items():
+            tx.defer(key, functools.partial(self._places.leave, tx, limit))
 
     def _follow(self, tx: Transaction, settlement: Settlement) -> list[Delivery | None]:
         message, outgoing = settlement.delivery.message, settlement.publish
@@ -377,8 +385,8 @@ class SqlStore(Scheduling):
             return cast("list[Delivery | None]", self._unique.follow(tx, settlement, outgoing))
         return self._messages.insert(tx, outgoing) if outgoing else []
 
-    def _count(self, tx: Transaction, settled: Sequence[tuple[_Settling, ChordPart]]) -> None:
-        """Count parts of one chord; the last of them takes the body along where they complete it."""
+    def _count(self, tx: Transaction, settled: Sequence[tuple[Settling, ChordPart]]) -> None:
+        """Count parts of one chord; with the last of them goes its body, if they complete it."""
         last, part = settled[-1]
         complete = last.settlement.on_chord_complete
         if self._chords.add(tx, [part for _, part in settled]) and complete is not None:
@@ -386,6 +394,7 @@ class SqlStore(Scheduling):
             last.published += self._messages.insert(tx, [complete(part.group_id)])
 
     def _release(self, tx: Transaction, settlements: Sequence[Settlement]) -> None:
+        """Remove the messages; one that is put back is settled by itself."""
         delivery, requeue_at = settlements[0].delivery, settlements[0].requeue_at
         if requeue_at is None:
             held = self._messages.remove(tx, *(each.delivery for each in settlements))
@@ -602,72 +611,6 @@ class SqlStore(Scheduling):
         ready, next_due = self._messages.peek(tx)
         seen = (self._messages.last(tx), ready, next_due, *self._control.signature(tx))
         return seen, self._results.ready(tx, watched)
-
-
-def _is_one_claimed(outgoing: Sequence[Outgoing]) -> bool:
-    """Whether that is a single message that nobody has to be told of."""
-    return len(outgoing) == 1 and outgoing[0].claim is not None and outgoing[0].message.due_at is None
-
-
-class _Inserting:
-    """Messages on their way. They are made into rows before anybody has to wait for this commit."""
-
-    __slots__ = ("_messages", "_outgoing", "_rows")
-
-    def __init__(self, messages: Messages, outgoing: Sequence[Outgoing]) -> None:
-        self._messages, self._outgoing = messages, outgoing
-        now = _clock.time()
-        self._rows = [row_of(each, now) for each in outgoing]
-
-    def __call__(self, tx: Transaction) -> list[Published]:
-        return list(self._messages.insert_rows(tx, self._outgoing, self._rows))
-
-
-class _InsertingOne(_Inserting, OneStatement[list[Published]]):
-    """The insert of a message that is born claimed; its token tells whether it was committed."""
-
-    __slots__ = ()
-
-    def found(self, tx: Transaction) -> tuple[list[Published]] | None:
-        delivery = self._messages.inserted_with(tx, self._outgoing[0], self._rows[0][1] or "")
-        return None if delivery is None else ([delivery],)
-
-
-class _BeginningOne(OneStatement[set[int]]):
-    """The mark that one delivery runs; to set it twice is to set it."""
-
-    __slots__ = ("_begin",)
-
-    def __init__(self, begin: Work[set[int]]) -> None:
-        self._begin = begin
-
-    def __call__(self, tx: Transaction) -> set[int]:
-        return self._begin(tx)
-
-
-class _Settling:
-    """One settlement on its way, and what it published in the transaction that was tried last."""
-
-    __slots__ = ("_settle", "key", "published", "removes", "settlement")
-
-    def __init__(
-        self, settle: Callable[[Transaction, Sequence[_Settling]], None], settlement: Settlement
-    ) -> None:
-        self._settle, self.settlement = settle, settlement
-        delivery = settlement.delivery
-        #: Those of one claim share a token.
-        self.key = (delivery.row, delivery.token)
-        self.published: list[Delivery | None] = []
-        #: Whether it does what most do: delete its message, which frees no key.
-        self.removes = (
-            settlement.requeue_at is None
-            and UNIQUE not in delivery.message.headers
-            and not has_key(settlement.publish)
-        )
-
-    def __call__(self, tx: Transaction) -> list[Delivery | None]:
-        self._settle(tx, [self])
-        return self.published
 
 
 def _before_fork() -> None:

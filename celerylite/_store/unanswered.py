@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 
 class OneStatement(Generic[T]):
-    """Work that is one statement, which the database commits by itself: no transaction is put around it."""
+    """Work that is one statement, which the database commits by itself: no transaction is put around it.
+
+    So it must not defer anything, nor change what other processes have to be told of.
+    """
 
     __slots__ = ()
 

@@ -32,6 +32,9 @@ _WORTHWHILE = 32
 #: Windows for which such work waits at most, while more and more of it comes.
 _WINDOWS = 20
 
+#: Windows for each work that came in the wait before: with fewer, a task a millisecond never gathers.
+_WINDOWS_PER_WORK = 4
+
 #: Seconds without work after which the writer's thread ends.
 _IDLE_S = 1.0
 
@@ -116,10 +119,8 @@ class Writer:
     def run_later(self, work: Work[T], done: Done[T]) -> None:
         """Commit `work` together with others, at the latest after the window; then call `done`.
 
-        The window is longer while more of it comes: as many times as there came works in the one before.
-
-        Does not block, unless so much waits already that its own caller has to commit some of it.
-        Raises nothing.
+        The more of it came in the wait before, the longer it waits, up to twenty windows. Does not block,
+        unless so much waits already that its own caller has to commit some of it. Raises nothing.
         """
         entry = _Entry(work, done)
         self._later.add(entry)
@@ -290,10 +291,14 @@ class Writer:
         return result
 
     def _batch(self) -> deque[_Entry[Any]]:
+        """What is committed together. What nobody waits for comes first: the rest may build on it."""
         batch: deque[_Entry[Any]] = deque()
-        for waiting in (self._queue, self._lazy):
-            while waiting and len(batch) < _TOGETHER:
-                batch.append(waiting.popleft())
+        while self._queue and len(batch) < _TOGETHER:
+            batch.append(self._queue.popleft())
+        lazy: list[_Entry[Any]] = []
+        while self._lazy and len(batch) + len(lazy) < _TOGETHER:
+            lazy.append(self._lazy.popleft())
+        batch.extendleft(reversed(lazy))
         return batch
 
     def _hand_over(self) -> None:
@@ -337,6 +342,9 @@ class Writer:
         self._thread = thread
         return True
 
+    def _windows(self) -> int:
+        return max(1, min(_WINDOWS, _WINDOWS_PER_WORK * self._came))
+
     def _serve(self) -> None:
         windows = 1
         while True:
@@ -345,7 +353,7 @@ class Writer:
             if not self._queue:
                 # Until somebody comes who wants it now, or the window is over, others may take it along.
                 self._hurry.wait(self._window_s * windows if self._lazy else 0.0)
-            windows, self._came = max(1, min(_WINDOWS, 4 * self._came)), 0
+            windows, self._came = self._windows(), 0
             self._hurry.clear()
             self._told = False
             while self._waits():

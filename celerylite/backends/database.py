@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
@@ -14,7 +15,7 @@ from celerylite import _clock, states
 from celerylite._request import DELIVERY_OF_EXECUTION
 from celerylite._store import ResultRow
 from celerylite.backends.base import BaseBackend
-from celerylite.exceptions import TimeoutError
+from celerylite.exceptions import BackendGetMetaError, TimeoutError
 from celerylite.result import result_from_tuple
 from celerylite.utils.log import get_logger
 from celerylite.utils.time import maybe_timedelta
@@ -34,6 +35,8 @@ class DatabaseBackend(BaseBackend):
     """The backend of every app that names no other. What it writes, Celery's ``db+`` backend reads."""
 
     thread_safe = True
+    #: It has `ready_metas`.
+    answers_for_many = True
     subpolling_interval = 0.5
     supports_native_join = True
 
@@ -146,6 +149,17 @@ class DatabaseBackend(BaseBackend):
             meta.update(stamps["stamps"])
         return self.meta_from_decoded(meta)
 
+    def ready_metas(self, task_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        """What is known of those of the tasks that are done, by one statement for hundreds. May block."""
+        self._ensure_not_eager()
+        rows: dict[str, ResultRow] = self._ensure_retryable(
+            self._store.get_results,
+            task_ids,
+            fallback_exc=partial(BackendGetMetaError, task_id=None),
+            fallback_msg="failed to get meta",
+        )
+        return {key: self._meta(row) for key, row in rows.items() if row.status in states.READY_STATES}
+
     def task_result_exists(self, task_id: str) -> bool:
         """Whether a row is stored for a task."""
         return self._store.get_result(task_id) is not None
@@ -183,12 +197,15 @@ class DatabaseBackend(BaseBackend):
         no_ack: bool = True,
         on_message: Any = None,
         on_interval: Any = None,
+        max_iterations: int | None = None,
         **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Ids and metas of results, as they become ready. Blocks."""
+        """Ids and metas of results, as they become ready. Looks `max_iterations` times. Blocks."""
         waiting = set(task_ids)
         end = None if timeout is None else _clock.monotonic() + timeout
+        looks = 0
         while waiting:
+            looks += 1
             for task_id, row in self._store.get_results(waiting).items():
                 if row.status in states.READY_STATES:
                     waiting.discard(task_id)
@@ -196,6 +213,8 @@ class DatabaseBackend(BaseBackend):
                     if on_message is not None:
                         on_message(meta)
                     yield task_id, meta
+            if max_iterations and looks >= max_iterations:
+                return
             if waiting:
                 left = None if end is None else end - _clock.monotonic()
                 self.wait_for(

@@ -10,6 +10,7 @@ from celerylite import _clock
 from celerylite._message import Message
 from celerylite._store import Claim, Delivery, Done, Duplicate, Outgoing, Published, holders
 from celerylite.worker._places import is_limited
+from celerylite.worker._settlement import CHORD_BODY
 from celerylite.worker._slots import Kind, Place
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Publishing:
             return Place.WAITING
         if message.due_at is not None and message.due_at > _clock.time():
             return Place.WAITING
-        if self._only_known and message.name not in self.app._tasks:
+        if self._only_known and not (message.name in self.app._tasks or message.name == CHORD_BODY):
             return Place.WAITING
         return self._slots.reserve(
             self._kind(message.name),
@@ -109,6 +110,7 @@ class Publishing:
         """Start or hold what was committed as ours, and look out for the rest in its time."""
         for item, delivery in zip(outgoing, deliveries, strict=True):
             if delivery is None:
+                self.not_published([item])  # Claimed, and taken over by others meanwhile.
                 self._await_message(item.message)
             elif isinstance(delivery, Duplicate):
                 self.not_published([item])

@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps
 
 from celerylite import _clock, states
+from celerylite._call_keys import UNIQUE
 from celerylite._message import Message, to_text
 from celerylite._store import Delivery, Outgoing, ResultRow, RunRow, Settlement
 from celerylite.utils import uuid
@@ -96,9 +97,10 @@ def settle_later(
 
 
 def _is_urgent(runtime: Runtime, settlement: Settlement) -> bool:
-    """Whether something waits for the commit: what follows, a chord's body, or the end of the runtime."""
-    may_complete = bool(settlement.chord_parts) and runtime.is_last()
-    return may_complete or bool(settlement.publish) or runtime.stop_event.is_set()
+    """Whether something may wait for the commit: what follows, what a key or a limit keeps back, the end."""
+    frees = settlement.limit is not None or UNIQUE in settlement.delivery.message.headers
+    follows = bool(settlement.publish) or (bool(settlement.chord_parts) and runtime.is_last())
+    return frees or follows or runtime.stop_event.is_set()
 
 
 def outcome(site: KeepsHistory, x: Execution) -> dict[str, Any]:
@@ -160,16 +162,21 @@ class _Committing:
         )
 
     def _complete(self, group_id: str) -> Outgoing:
-        # Kept by id: the transaction may be tried again, a place must be taken only once.
-        if group_id not in self._bodies:
-            self._bodies[group_id] = self._runtime.outgoing(_message_of_body(group_id, self._delivery))
-        return self._bodies[group_id]
+        # Kept by id, the last try's last: it may be tried again, and a place must be taken only once.
+        body = self._bodies.pop(group_id, None)
+        if body is None:
+            body = self._runtime.outgoing(_message_of_body(group_id, self._delivery))
+        self._bodies[group_id] = body
+        return body
 
     def succeeded(self, deliveries: Sequence[Delivery | None]) -> None:
         """Start what was published, where there is a place for it."""
-        completed = list(self._bodies.values())[: len(deliveries) - len(self._outgoing)]
+        bodies = list(self._bodies.values())
+        completed = len(deliveries) - len(self._outgoing)
+        # A try that failed may have completed a chord that another part has completed since.
+        self._runtime.not_published(bodies[: len(bodies) - completed])
         if deliveries:
-            self._runtime.published([*self._outgoing, *completed], deliveries)
+            self._runtime.published([*self._outgoing, *bodies[len(bodies) - completed :]], deliveries)
 
     def failed(self) -> None:
         """Give the places back."""

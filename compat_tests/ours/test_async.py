@@ -72,6 +72,23 @@ def test_a_program_that_only_publishes_asks_no_thread_for_a_runtime(make_app: Ma
     assert asyncio.run(call()) == []
 
 
+def test_a_call_that_cannot_be_encoded_takes_no_place(file_app: Celery) -> None:
+    @file_app.task
+    def nothing() -> None:
+        return None
+
+    runtime = file_app.start_runtime()
+
+    async def call() -> None:
+        await nothing.aapply_async(headers={"x": object()})
+
+    with pytest.raises(Exception, match="not JSON serializable"):
+        asyncio.run(call())
+    with pytest.raises(Exception, match="not JSON serializable"):
+        nothing.apply_async(headers={"x": object()})
+    assert runtime._slots.counts() == (0, 0)
+
+
 async def _next_turn() -> None:
     turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(turn.set_result, None)

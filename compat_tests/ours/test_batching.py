@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from celerylite import Celery, chain, chord
+from celerylite.worker import _settlement
 from compat_tests.conftest import Journal
 from compat_tests.ours.runtime_fixtures import Gate, MakeApp, rows
 
@@ -40,6 +41,39 @@ def test_the_body_of_a_chord_does_not_wait(patient_app: Celery, journal: Journal
 
     chord([part.s(n) for n in range(4)], total.s()).delay()
     assert journal.until("total 6") == ["total 6"]
+
+
+def test_who_waits_for_a_place_under_a_limit_does_not_wait_longer(
+    patient_app: Celery, journal: Journal
+) -> None:
+    @patient_app.task(concurrency_limit=1)
+    def limited(number: int) -> None:
+        journal.note(number)
+
+    for number in range(3):
+        limited.delay(number)
+    for number in range(3):
+        journal.until(number)
+
+
+def test_a_place_reserved_in_a_try_that_failed_is_given_back(patient_app: Celery, gate: Gate) -> None:
+    @patient_app.task
+    def held() -> None:
+        gate.wait()
+
+    held.delay()
+    gate.until_arrived(1)
+    runtime = patient_app._runtime
+    assert runtime is not None
+    (x,) = runtime.running()
+    assert x.delivery is not None
+    before = runtime._slots.counts()
+    committing = _settlement._Committing(runtime, x.delivery)
+    # A chord that this try completed, and that another part completed before the next try.
+    committing._complete("a chord")
+    assert runtime._slots.counts() != before
+    committing.succeeded([])
+    assert runtime._slots.counts() == before
 
 
 def test_a_task_that_begins_takes_the_outcomes_before_it_along(

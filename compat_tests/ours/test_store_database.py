@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from celerylite import _clock, _store
-from celerylite._store import Delivery, MessageState, ResultRow, schema
+from celerylite._store import Delivery, MessageState, ResultRow, RunRow, schema
 from celerylite._store.behind import PublishBehind
 from celerylite._store.engine import Transaction
 from celerylite._store.sql import SqlStore
@@ -232,6 +232,38 @@ def test_a_connection_lost_in_the_middle_of_one_statement_does_not_write_twice(
     assert lost
     assert store.unfinished() == {MessageState.RUNNING: 1}
     assert store.settle(success(mine)) == []
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_call_that_others_took_while_its_answer_was_lost_is_not_sent_again(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch, has_run: bool
+) -> None:
+    store, other = opener(), opener()
+    if store.database.dialect.single_writer:
+        pytest.skip("there is no connection to lose")
+    execute = Transaction.execute_text
+    lost: list[str] = []
+
+    def lose_the_answer(tx: Transaction, sql: str, parameters: Any = ()) -> None:
+        execute(tx, sql, parameters)
+        if sql.startswith("INSERT INTO celerylite_messages") and not lost:
+            lost.append(sql)
+            other.rescue("heir", lambda _: True)
+            if has_run:
+                (delivery,) = other.claim("heir", None, 1, running=1).deliveries
+                other.settle(
+                    success(
+                        delivery,
+                        run=RunRow(task_id="t", name="n", state="SUCCESS", finished_at=_clock.time()),
+                    )
+                )
+            os_close(tx.connection.connection)
+            tx.cursor.execute("SELECT 1")
+
+    monkeypatch.setattr(Transaction, "execute_text", lose_the_answer)
+    assert store.publish([out("t", owner="me")]) == [None]
+    assert lost
+    assert store.unfinished() == ({} if has_run else {MessageState.READY: 1})
 
 
 @pytest.mark.parametrize("call", ["publish", "settle"])
