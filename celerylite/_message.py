@@ -167,7 +167,8 @@ def header_texts(message: Message) -> tuple[str, str]:
 
 
 def keep_texts(message: Message, headers: str, properties: str) -> None:
-    """Say what `header_texts` is to give: what `message` was made of."""
+    """Give `message` the texts that it was read from, or written as, for `header_texts`."""
+    # Past the frozen dataclass: a cache, which changes nothing that can be seen.
     object.__setattr__(message, "_texts", (headers, properties))
 
 

@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 __all__ = ("Members",)
 
 
-def _is_worth_asking(result: Any) -> bool:
-    """Whether a question to the backend can tell more of the result than is known, and than it would ask."""
-    return (
-        isinstance(result, KnownResult)
-        and type(result).state is KnownResult.state
-        and result._cache is None
-        and getattr(result.backend, "answers_for_many", False)
-        and not result.backend.is_cached(result.id)
-    )
-
-
 class Members(ResultBase):
     """The part of `ResultSet` that collects, asks and acts, but never waits."""
 
@@ -190,3 +179,15 @@ class Members(ResultBase):
     @property
     def backend(self) -> Any:
         return self.app.backend if self.app else self.results[0].backend
+
+
+def _is_worth_asking(result: Any) -> bool:
+    """Whether asking for many at once spares this result a question of its own."""
+    return (
+        isinstance(result, KnownResult)
+        # A class of the user's that overrides `state` decides for itself.
+        and type(result).state is KnownResult.state
+        and result._cache is None
+        and getattr(result.backend, "answers_for_many", False)
+        and not result.backend.is_cached(result.id)
+    )

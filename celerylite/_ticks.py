@@ -561,7 +561,7 @@ class Ticker:
 
 
 def clock_ahead(store: Store) -> float:
-    """Seconds to add to the clock of this machine to get the one that all processes go by."""
+    """Seconds to add to this machine's clock to get the one that all processes go by. May block."""
     offset = store.clock_offset()
     return offset if abs(offset) > _CLOCKS_DIFFER_S else 0.0
 

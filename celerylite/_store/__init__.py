@@ -355,17 +355,18 @@ class Store(ABC):
     def publish(self, outgoing: Sequence[Outgoing]) -> list[Published]:
         """Insert the messages in one transaction; a Delivery for each that carries a `claim`, else None.
 
-        A Duplicate for one whose key is held, which is not inserted; AlreadyQueued where it wants that.
-        Callers that arrive together share a commit, but not their failures. A locked or unreachable
-        database is retried for `publish_timeout` seconds, then OperationalError is raised.
+        None also for a claimed one that others took over while an answer was lost. A Duplicate for one
+        whose key is held, which is not inserted; AlreadyQueued where it wants that. Callers that arrive
+        together share a commit, but not their failures. A locked or unreachable database is retried for
+        `publish_timeout` seconds, then OperationalError is raised.
         """
 
     @abstractmethod
     def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
         """As `publish`, committed by the writer's thread. Does not block; may be called on a loop's thread.
 
-        `done` is called with what `publish` returns or raises, on the thread that committed it. It must be
-        quick and must not raise.
+        `done` is called with what `publish` returns or raises, on the thread that committed it, or at once
+        if a message cannot be encoded. It must be quick and must not raise.
         """
 
     @abstractmethod
@@ -434,9 +435,9 @@ class Store(ABC):
     def settle_later(
         self, settlement: Settlement, done: Done[list[Delivery | None]], *, urgent: bool = False
     ) -> None:
-        """As `settle`, in a transaction with others, at the latest after the option `window` (seconds).
+        """As `settle`, in a transaction with others: after the option `window` (seconds), or after up to
+        twenty of them while many come. What is `urgent` goes at once.
 
-        While many come they wait for each other, up to twenty times as long; what is `urgent` goes at once.
         `done` is told as by `publish_soon`. What this process reads includes it: reading commits it first.
         Does not block as long as few wait.
         """

@@ -21,8 +21,8 @@ class Dialect:
     begin = "BEGIN"
     #: Whether the database itself lets one connection write at a time.
     single_writer = False
-    #: Whether an upsert tells by its row count that the row which was there stayed, and what was written is
-    #: read as it was given.
+    #: Whether the row count of an upsert tells that an existing row was left alone, and values are read
+    #: exactly as they were written.
     tells_what_is_there = True
     #: Whether a connection can be lost while a COMMIT is under way, so that nobody knows what became of it.
     may_lose_answers = True

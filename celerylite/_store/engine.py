@@ -284,9 +284,9 @@ class Database:
     def write(self, work: Callable[[Transaction], T], one: OneStatement[T] | None = None) -> T:
         """Run `work` in one transaction, again and again while locks or a lost connection prevent it.
 
-        With `one`, `work` does that and notes what came of it. Raises kombu's OperationalError after
-        `patience_s` seconds. Other errors pass at once; then nothing was written. Nor was it after an
-        OperationalError, unless the connection was lost during the commit and could not be made again.
+        `one` is given when `work` is a single statement that commits itself, without BEGIN and COMMIT. Raises
+        kombu's OperationalError after `patience_s` seconds; then nothing was written, unless the connection
+        was lost during the commit and could not be made again. Other errors pass at once, nothing written.
         """
         try:
             result = self.write_once(work, one)

@@ -367,7 +367,7 @@ class Messages:
         tx.changes.messages = True
 
     def remove(self, tx: Transaction, *deliveries: Delivery) -> bool:
-        """Delete messages that are settled; False if one of them is not held any more."""
+        """Delete messages that are settled; False if one is not held any more: then roll back."""
         if self.dialect.may_lose_answers:
             # By its id alone: a row that another process has taken over is no sign of our commit.
             tx.proof = Proof(statement=self._exists, parameters={"row": deliveries[0].row}, found=False)

@@ -91,7 +91,7 @@ class Results:
     def _write(self, tx: Transaction, statement: Statement, rows: Sequence[ResultRow]) -> None:
         if not rows:
             return
-        # As everybody locks them; of one task the order stays.
+        # In the order in which everybody locks them. Sorting is stable: a task's later outcome stays later.
         rows = sorted(rows, key=attrgetter("task_id"))
         written = tx.run_many(statement, [self._values(row) for row in rows])
         # Not where a SUCCESS may have stayed, nor where the database keeps less of it than we gave.

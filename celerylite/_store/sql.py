@@ -118,7 +118,7 @@ class SqlStore(Scheduling):
         self._writer = Writer(database, self._wakeup.announce, window_s, self._run_together)
         self._wakeup.writer = self._writer
         self._key_wait = KeyWait(database.patience_s)
-        #: Each statement more is a trip to the server; where there is none, it is next to nothing.
+        #: Whether a single statement goes without BEGIN and COMMIT: on a server each of them is a trip.
         self._commits_alone = not dialect.single_writer
         #: What settlements published whose fate is not known, by row and token of the settled delivery.
         self._unsure: dict[tuple[int, str], list[Delivery | None]] = {}

@@ -70,7 +70,7 @@ class Writer:
         #: Work that nobody waits for, and the part of it that is not committed yet.
         self._lazy: deque[_Entry[Any]] = deque()
         self._later: set[_Entry[Any]] = set()
-        #: How much of it came since the thread looked last.
+        #: How much of it came since the thread looked last. Counted without a lock: a guess will do.
         self._came = 0
         self._mutex = threading.Lock()
         self._wake = threading.Event()
@@ -117,10 +117,10 @@ class Writer:
         self._tell_thread()
 
     def run_later(self, work: Work[T], done: Done[T]) -> None:
-        """Commit `work` together with others, at the latest after the window; then call `done`.
+        """Commit `work` together with others, then call `done`.
 
-        The more of it came in the wait before, the longer it waits, up to twenty windows. Does not block,
-        unless so much waits already that its own caller has to commit some of it. Raises nothing.
+        It waits for one window, or for up to twenty if much came in the wait before. Does not block, unless
+        so much waits already that its own caller has to commit some of it. Raises nothing.
         """
         entry = _Entry(work, done)
         self._later.add(entry)
@@ -128,7 +128,7 @@ class Writer:
         self._came += 1
         if len(self._later) > _TOGETHER:
             self.flush()
-        elif len(self._lazy) >= _WORTHWHILE:
+        elif len(self._lazy) >= _WORTHWHILE and not self._hurry.is_set():
             self.nudge()
         else:
             self._tell_thread()

@@ -273,7 +273,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         return self._stopping
 
     def is_last(self) -> bool:
-        """Whether nothing else runs here, or waits here to run, than the task that asks."""
+        """Whether nothing runs here, or waits here to run, but the task that asks."""
         return self._slots.is_last()
 
     def drain(self, timeout: float | None = None, *, with_schedule: bool = False) -> None:
@@ -293,7 +293,10 @@ class Runtime(Publishing, RemoteControlled, Deciding):
             self._slots.wait_pause(0.05 if left is None else min(0.05, left))
 
     def is_idle(self, with_schedule: bool = False) -> bool:
-        """Whether nothing that is due waits or runs here (nor in the schedule). Asks the database."""
+        """Whether nothing that is due waits or runs here (nor in the schedule).
+
+        Commits the outcomes that wait, and asks the database. Blocks.
+        """
         # Before the database is asked: what fires meanwhile is found there.
         if with_schedule and self._is_firing():
             return False

@@ -110,7 +110,8 @@ class Publishing:
         """Start or hold what was committed as ours, and look out for the rest in its time."""
         for item, delivery in zip(outgoing, deliveries, strict=True):
             if delivery is None:
-                self.not_published([item])  # Claimed, and taken over by others meanwhile.
+                # If a place was reserved for it, others took the call over while an answer was lost.
+                self.not_published([item])
                 self._await_message(item.message)
             elif isinstance(delivery, Duplicate):
                 self.not_published([item])

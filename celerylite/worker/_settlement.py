@@ -162,7 +162,8 @@ class _Committing:
         )
 
     def _complete(self, group_id: str) -> Outgoing:
-        # Kept by id, the last try's last: it may be tried again, and a place must be taken only once.
+        # Kept by id: the transaction may be tried again, and a place must be taken only once. Put in anew,
+        # so that those of the last try stand last, in the order in which their deliveries come.
         body = self._bodies.pop(group_id, None)
         if body is None:
             body = self._runtime.outgoing(_message_of_body(group_id, self._delivery))

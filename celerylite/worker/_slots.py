@@ -212,7 +212,7 @@ class Slots:
             return self._idle.wait(timeout)
 
     def is_last(self) -> bool:
-        """Whether nothing else runs or is held than the task that asks."""
+        """Whether nothing runs or is held but the task that asks."""
         with self._mutex:
             return self._running <= 1 and not self._promised and not self._count_held()
 

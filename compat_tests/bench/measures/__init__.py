@@ -31,6 +31,7 @@ MEASURES = (
     "depth",
     "web",
     "hops",
+    "parts",
 )
 
 
