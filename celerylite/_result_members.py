@@ -99,7 +99,9 @@ class Members(ResultBase):
 
     def maybe_throw(self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True) -> None:
         """Raise the exception of the first task that failed."""
-        for result in self.results:
+        undone = self._undone()
+        # As Celery: a callback is told of all, done or not. An exception only those have who are done.
+        for result in self.results if callback is not None else self._all_but(undone):
             result.maybe_throw(callback=callback, propagate=propagate)
 
     maybe_reraise = maybe_throw

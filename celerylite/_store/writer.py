@@ -350,10 +350,10 @@ class Writer:
         while True:
             woken = self._wake.wait(_IDLE_S)
             self._wake.clear()
-            if not self._queue:
+            if self._lazy and not self._queue:
                 # Until somebody comes who wants it now, or the window is over, others may take it along.
-                self._hurry.wait(self._window_s * windows if self._lazy else 0.0)
-            windows, self._came = self._windows(), 0
+                self._hurry.wait(self._window_s * windows)
+                windows, self._came = self._windows(), 0
             self._hurry.clear()
             self._told = False
             while self._waits():

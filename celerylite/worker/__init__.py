@@ -470,6 +470,14 @@ class Runtime(Publishing, RemoteControlled, Deciding):
             pool = self._pool if kind is Kind.THREAD else self._conductors
             pool.submit(partial(self._work, kind, delivery))
 
+    def _start_held(self, kind: Kind) -> None:
+        """Have a thread go on with what is held: there is a place for it."""
+        if kind is Kind.LOOP:
+            self._steps.submit(self._go_on_with_coroutine)
+        else:
+            pool = self._pool if kind is Kind.THREAD else self._conductors
+            pool.submit(lambda: self._work(kind, self._next_of(kind)))
+
     def _work(self, kind: Kind, delivery: Delivery | None) -> None:
         """Run this delivery and those of its kind held after it, in this thread or conducted by it."""
         while delivery is not None:
@@ -557,6 +565,9 @@ class Runtime(Publishing, RemoteControlled, Deciding):
 
     def _go_on_with_coroutines(self) -> None:
         self._release(Kind.LOOP)
+        self._go_on_with_coroutine()
+
+    def _go_on_with_coroutine(self) -> None:
         delivery = self._next_of(Kind.LOOP)
         if delivery is not None:
             self._launch(delivery)

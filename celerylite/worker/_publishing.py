@@ -39,6 +39,7 @@ class Publishing:
     _kind: Callable[[str], Kind]
     _is_rate_limited: Callable[[str], bool]
     _launch: Callable[[Delivery], None]
+    _start_held: Callable[[Kind], None]
 
     def publish(self, messages: Sequence[Message]) -> dict[str, str]:
         """Commit messages; what can run here starts at once. After an OperationalError nothing is sent.
@@ -117,8 +118,10 @@ class Publishing:
                 self.not_published([item])
             elif delivery.running:
                 self._launch(delivery)
-            elif self._slots.hold(self._kind(delivery.message.name), delivery, promised=True):
-                self._keeper.ask("rate limits")
+            else:
+                kind = self._kind(delivery.message.name)
+                if self._slots.hold(kind, delivery, promised=True):
+                    self._start_held(kind)
 
     def _await_message(self, message: Message) -> None:
         if message.due_at is not None:

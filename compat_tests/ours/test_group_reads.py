@@ -66,6 +66,15 @@ def test_a_group_of_which_some_are_done_is_read_at_once(
     assert [each.state for each in again].count(states.FAILURE) == 1
 
 
+def test_a_wait_for_a_body_looks_at_the_header_at_once(app: Celery, gate: Gate) -> None:
+    result = result_of(app, [1, 2, gate, gate])
+    for done in (0, 1):
+        app.AsyncResult(result[done].id).get(timeout=DEADLINE_S)
+    again = GroupResult(result.id, [app.AsyncResult(each.id) for each in result], app=app)
+    assert reads_of(app, again.maybe_throw) == (None, 1)
+    gate.open()
+
+
 def test_a_set_within_a_set_is_looked_at_too(app: Celery, gate: Gate) -> None:
     first, second, *inner = result_of(app, [1, 2, 3, gate])
     outer = ResultSet([first, second, ResultSet(inner, app=app)], app=app)
