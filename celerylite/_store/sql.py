@@ -343,12 +343,17 @@ class SqlStore(Scheduling):
         return held
 
     def _run_together(self, tx: Transaction, works: Sequence[Work[Any]]) -> list[Any]:
-        """Do the works of several callers; settlements, first, write each table once for all of them."""
+        """Do the works of several callers; settlements, first, and inserts write each table once for all."""
         settling = [work for work in works if isinstance(work, Settling) and work.removes]
         if settling:
             self._settle_all(tx, settling)
-        settled = {work: work.published for work in settling}
-        return [settled[work] if work in settled else work(tx) for work in works]
+        done: dict[Work[Any], Any] = {work: work.published for work in settling}
+        waiting = [work for work in works if isinstance(work, Inserting) and not work.claims]
+        if waiting:
+            rows = [row for work in waiting for row in work.rows]
+            self._messages.insert_rows(tx, [each for work in waiting for each in work.outgoing], rows)
+            done.update((work, [None] * len(work.rows)) for work in waiting)
+        return [done[work] if work in done else work(tx) for work in works]
 
     def _settle_all(self, tx: Transaction, attempts: Sequence[Settling]) -> None:
         """Settle, or raise ClaimLost where one of the messages is not ours any more."""

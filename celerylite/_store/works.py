@@ -24,15 +24,17 @@ def is_one_claimed(outgoing: Sequence[Outgoing]) -> bool:
 class Inserting:
     """Messages on their way. They are made into rows before anybody has to wait for this commit."""
 
-    __slots__ = ("_messages", "_outgoing", "_rows")
+    __slots__ = ("_messages", "claims", "outgoing", "rows")
 
     def __init__(self, messages: Messages, outgoing: Sequence[Outgoing]) -> None:
-        self._messages, self._outgoing = messages, outgoing
+        self._messages, self.outgoing = messages, outgoing
         now = _clock.time()
-        self._rows = [row_of(each, now) for each in outgoing]
+        self.rows = [row_of(each, now) for each in outgoing]
+        #: Whether a Delivery is to be returned for any of them.
+        self.claims = any(each.claim for each in outgoing)
 
     def __call__(self, tx: Transaction) -> list[Published]:
-        return list(self._messages.insert_rows(tx, self._outgoing, self._rows))
+        return list(self._messages.insert_rows(tx, self.outgoing, self.rows))
 
 
 class InsertingOne(Inserting, OneStatement[list[Published]]):
@@ -41,8 +43,8 @@ class InsertingOne(Inserting, OneStatement[list[Published]]):
     __slots__ = ()
 
     def found(self, tx: Transaction) -> tuple[list[Published]] | None:
-        ((values, token),) = self._rows
-        delivery = self._messages.inserted_with(tx, self._outgoing[0], token or "")
+        ((values, token),) = self.rows
+        delivery = self._messages.inserted_with(tx, self.outgoing[0], token or "")
         if delivery is None and not self._messages.was_inserted(tx, values):
             return None
         # None: others have taken it, as this process was taken for dead meanwhile.

@@ -113,7 +113,8 @@ class Writer:
     def run_soon(self, work: Work[T], done: Done[T]) -> None:
         """Commit `work` on the writer's thread, then call `done`. Does not block."""
         self._queue.append(_Entry(work, done))
-        self._hurry.set()
+        if not self._hurry.is_set():
+            self._hurry.set()
         self._tell_thread()
 
     def run_later(self, work: Work[T], done: Done[T]) -> None:

@@ -6,7 +6,8 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,26 @@ def soon(begin: Callable[..., None], *args: Any) -> Future[Any]:
 
     begin(*args, done)
     return future
+
+
+@contextmanager
+def writing(store: SqlStore, task_id: str) -> Iterator[Future[list[Any]]]:
+    """Inside, a thread publishes a call and is in the middle of its transaction; yields what comes of it."""
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(sql: str) -> None:
+        store.database.on_statement = None
+        entered.set()
+        assert release.wait(DEADLINE_S)
+
+    store.database.on_statement = hold
+    with ThreadPoolExecutor(1) as pool:
+        published = pool.submit(store.publish, [out(task_id)])
+        assert entered.wait(DEADLINE_S)
+        try:
+            yield published
+        finally:
+            release.set()
 
 
 def started(store: SqlStore, task_id: str = "", owner: str = "me") -> Delivery:

@@ -41,6 +41,7 @@ from compat_tests.ours.store_fixtures import (
     store,
     success,
     url,
+    writing,
 )
 
 __all__ = ("opener", "store", "url")
@@ -147,26 +148,31 @@ def test_threads_that_claim_together_share_the_messages_without_overlap(
 
 
 def test_publishers_that_meet_share_a_commit_but_not_a_failure(store: SqlStore) -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def hold(sql: str) -> None:
-        store.database.on_statement = None
-        entered.set()
-        assert release.wait(DEADLINE_S)
-
-    store.database.on_statement = hold
-    with ThreadPoolExecutor(5) as pool:
-        first = pool.submit(store.publish, [out("first")])
-        assert entered.wait(DEADLINE_S)
+    with writing(store, "first") as first:
         good = [soon(store.publish_soon, [out(f"good-{i}")]) for i in range(3)]
         bad = soon(store.settle_later, success(started_elsewhere()))
-        release.set()
-        assert first.result(DEADLINE_S) == [None]
-        assert [each.result(DEADLINE_S) for each in good] == [[None]] * 3
-        with pytest.raises(ClaimLost):
-            bad.result(DEADLINE_S)
+    assert first.result(DEADLINE_S) == [None]
+    assert [each.result(DEADLINE_S) for each in good] == [[None]] * 3
+    with pytest.raises(ClaimLost):
+        bad.result(DEADLINE_S)
     assert store.queue_lengths() == {"celery": 4}
     assert store.get_result("elsewhere") is None
+
+
+def test_calls_that_meet_are_inserted_together(store: SqlStore) -> None:
+    statements: list[str] = []
+    with writing(store, "first") as first:
+        calls = [soon(store.publish_soon, [out(str(i))]) for i in range(5)]
+        store.database.on_statement = statements.append
+    assert first.result(DEADLINE_S) == [None]
+    assert [each.result(DEADLINE_S) for each in calls] == [[None]] * 5
+    # All but the last one at once: the id of that proves the commit. And the one before them.
+    assert sum(each.startswith("INSERT") for each in statements) <= 3
+    (one, two), rest = (
+        [store.claim("me", None, 1).deliveries[0] for _ in range(2)],
+        store.claim("me", None, 9),
+    )
+    assert [each.message.id for each in (one, two, *rest.deliveries)] == ["first", *"01234"]
 
 
 def test_what_is_settled_later_is_seen_by_whoever_reads_in_this_process(store: SqlStore) -> None:
@@ -284,22 +290,12 @@ def test_closing_commits_what_was_to_be_settled_later(opener: Opener) -> None:
 
 def test_closing_waits_for_who_is_writing(opener: Opener) -> None:
     store = opener()
-    entered, release = threading.Event(), threading.Event()
-
-    def hold(sql: str) -> None:
-        store.database.on_statement = None
-        entered.set()
-        assert release.wait(DEADLINE_S)
-
-    store.database.on_statement = hold
-    with ThreadPoolExecutor(2) as pool:
-        writing = pool.submit(store.publish, [out("first")])
-        assert entered.wait(DEADLINE_S)
-        closing = pool.submit(store.close)
-        # It would be over long before.
-        assert not wait([closing], timeout=0.2).done
-        release.set()
-        assert writing.result(DEADLINE_S) == [None]
+    with ThreadPoolExecutor(1) as pool:
+        with writing(store, "first") as first:
+            closing = pool.submit(store.close)
+            # It would be over long before.
+            assert not wait([closing], timeout=0.2).done
+        assert first.result(DEADLINE_S) == [None]
         closing.result(DEADLINE_S)
     with pytest.raises(OperationalError, match="the store is closed"):
         store.publish([out("late")])
