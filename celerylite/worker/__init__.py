@@ -96,6 +96,8 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         self.queues = None if queues is None else frozenset(queues)
         self._only_known = only_known
         self._paused: set[str] = set()
+        #: The keeper takes messages just now, which are not held yet.
+        self._claims = False
         self.concurrency = concurrency or conf.worker_concurrency
         threads = self.concurrency or default_threads()
         coroutines = self.concurrency or _COROUTINES
@@ -300,6 +302,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         # Before the database is asked: what fires meanwhile is found there.
         if with_schedule and self._is_firing():
             return False
+        moves = self._slots.moves()
         self.store.flush()
         if self._slots.counts() != (0, 0):
             return False
@@ -308,7 +311,9 @@ class Runtime(Publishing, RemoteControlled, Deciding):
             return False
         lengths = self.store.queue_lengths(self._names())
         mine = [queue for queue in lengths if self.takes_from(queue)]
-        return not mine and self._slots.counts() == (0, 0)
+        # What was claimed meanwhile is in neither until it is held; and what ran may have woken more.
+        at_rest = not self._claims and moves == self._slots.moves()
+        return not mine and at_rest and self._slots.counts() == (0, 0)
 
     def _is_firing(self) -> bool:
         if self._ticker is None:
@@ -333,10 +338,14 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         if room == 0:
             self._slots.set_backlog(True)
             return _LOOK_AGAIN
-        found = self.store.claim(self.owner, self._queues_to_claim(), room, names=self._names())
-        self._slots.set_backlog(found.more)
-        for delivery in found.deliveries:
-            self._slots.hold(self._kind(delivery.message.name), delivery)
+        self._claims = True
+        try:
+            found = self.store.claim(self.owner, self._queues_to_claim(), room, names=self._names())
+            self._slots.set_backlog(found.more)
+            for delivery in found.deliveries:
+                self._slots.hold(self._kind(delivery.message.name), delivery)
+        finally:
+            self._claims = False
         for row in found.corrupt:
             logger.error(
                 "task %s: its message (row %s of celerylite_messages) could not be read: %s. It has left the "

@@ -48,6 +48,8 @@ class Slots:
         self._promised = 0
         self._held: dict[Kind, list[tuple[int, int, Delivery]]] = {kind: [] for kind in limits}
         self._running = 0
+        #: How often a place was taken or a message held.
+        self._moves = 0
         #: Tasks that have ended and whose outcome is not committed yet; they have no place any more.
         self._unsettled = 0
         self._hurried = False
@@ -85,6 +87,7 @@ class Slots:
         False with `closed` set means that the runtime is stopping: the message must be given back.
         """
         with self._mutex:
+            self._moves += 1
             self._promised -= promised
             heapq.heappush(self._held[kind], (-delivery.message.priority, delivery.row, delivery))
             return self._free[kind] > 0 and self._free_total > 0
@@ -144,6 +147,7 @@ class Slots:
         self._free[kind] -= 1
         self._free_total -= 1
         self._running += 1
+        self._moves += 1
         return True
 
     def _give(self, kind: Kind) -> None:
@@ -220,6 +224,11 @@ class Slots:
         """How many run or are being settled, and how many are held."""
         with self._mutex:
             return self._running + self._unsettled, self._count_held() + self._promised
+
+    def moves(self) -> int:
+        """A number that changes whenever a place is taken or a message held."""
+        with self._mutex:
+            return self._moves
 
     def held(self) -> Iterable[Delivery]:
         """What is held now."""

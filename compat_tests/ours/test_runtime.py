@@ -53,6 +53,35 @@ def test_a_call_that_runs_is_claimed_by_its_own_insert(file_app: Celery, gate: G
     assert owner == file_app._runtime.owner
 
 
+def test_a_call_on_its_way_from_the_database_keeps_the_runtime_from_being_idle(make_app: MakeApp) -> None:
+    app, publisher = make_app(), make_app(celerylite_runtime="off")
+
+    @app.task
+    def nothing() -> None:
+        return None
+
+    runtime = app.start_runtime()
+    entered, release = threading.Event(), threading.Event()
+    claim = runtime.store.claim
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        found = claim(*args, **kwargs)
+        if found.deliveries:
+            entered.set()
+            assert release.wait(DEADLINE_S)
+        return found
+
+    runtime.store.claim = slow  # type: ignore[method-assign]
+    publisher.send_task(nothing.name)
+    try:
+        assert entered.wait(DEADLINE_S)
+        assert not runtime.is_idle()
+    finally:
+        release.set()
+    app.drain(DEADLINE_S)
+    assert runtime.is_idle()
+
+
 def test_nothing_is_left_in_the_queue_after_a_run(file_app: Celery, database: Path) -> None:
     @file_app.task
     def nothing() -> None:
