@@ -86,7 +86,7 @@ class Members(ResultBase):
 
         The others know their outcome afterwards.
         """
-        asked = {result.id: result for result in self.results if _is_worth_asking(result)}
+        asked = {result.id: result for result in self.results if _is_worth_asking(result, self.backend)}
         if len(asked) < 2:
             return set()
         for task_id, meta in self.backend.ready_metas(asked).items():
@@ -183,13 +183,15 @@ class Members(ResultBase):
         return self.app.backend if self.app else self.results[0].backend
 
 
-def _is_worth_asking(result: Any) -> bool:
+def _is_worth_asking(result: Any, backend: Any) -> bool:
     """Whether asking for many at once spares this result a question of its own."""
     return (
         isinstance(result, KnownResult)
         # A class of the user's that overrides `state` decides for itself.
         and type(result).state is KnownResult.state
         and result._cache is None
-        and getattr(result.backend, "answers_for_many", False)
-        and not result.backend.is_cached(result.id)
+        # One of another app is not known there.
+        and result.backend is backend
+        and getattr(backend, "answers_for_many", False)
+        and not backend.is_cached(result.id)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +84,19 @@ def test_a_set_within_a_set_is_looked_at_too(app: Celery, gate: Gate) -> None:
     app.drain(DEADLINE_S)
     assert outer.ready()
     assert outer.successful()
+
+
+def test_results_of_two_apps_are_asked_for_where_they_are(app: Celery, tmp_path: Path) -> None:
+    other = Celery("other")
+    other.conf.result_backend = f"db+sqlite:///{tmp_path / 'other.sqlite3'}"
+    for each in ("a", "b"):
+        app.backend.store_result(f"mine {each}", 1, states.SUCCESS)
+        other.backend.store_result(f"theirs {each}", 2, states.SUCCESS)
+    ids = [(mine, f"{name} {each}") for mine, name in ((app, "mine"), (other, "theirs")) for each in "ab"]
+    both = ResultSet([of.AsyncResult(task_id) for of, task_id in ids], app=app)
+    assert both.ready()
+    assert both.completed_count() == 4
+    other.close()
 
 
 def test_a_callback_of_a_group_is_called_when_a_look_finds_it_done(app: Celery) -> None:
