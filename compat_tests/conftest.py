@@ -157,10 +157,11 @@ def receive() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(autouse=True)
 def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Put back what a test can change for the next one: apps, receivers, log handlers."""
+    """Put back what a test can change for the next one: apps, receivers, log handlers, a refused `get`."""
     library = importlib.import_module(request.config.getoption("--lib"))
     with ExitStack() as stack:
         _restore_apps(library, stack)
+        _restore_join(library, stack)
         _restore_receivers(library, stack)
         _restore_logging(stack)
         if library.__name__ == "celery":
@@ -242,6 +243,12 @@ def _restore_apps(library: ModuleType, stack: ExitStack) -> None:
         state._set_current_app(None)
 
     stack.callback(restore)
+
+
+def _restore_join(library: ModuleType, stack: ExitStack) -> None:
+    """Put back whether `get` is refused: a worker that is made but never started leaves it so for all."""
+    state: Any = importlib.import_module(f"{library.__name__}._state")
+    stack.callback(state._set_task_join_will_block, state.task_join_will_block())
 
 
 def _restore_receivers(library: ModuleType, stack: ExitStack) -> None:
