@@ -393,14 +393,13 @@ class Store(ABC):
         owner: str,
         queues: Collection[str] | None,
         limit: int,
-        running: int = 0,
         names: Collection[str] | None = None,
     ) -> Claimed:
         """Take up to `limit` READY messages, highest priority first, oldest first within one.
 
-        What has come due is made READY before. The first `running` deliveries are RUNNING at once, the rest
-        CLAIMED. `queues` None takes from all, `names` None tasks of every name. Two callers never get the
-        same message. `owner` must have joined, or `rescue` of another process takes its messages for orphans.
+        What has come due is made READY before. `queues` None takes from all, `names` None tasks of every
+        name. Two callers never get the same message. `owner` must have joined, or `rescue` of another process
+        takes its messages for orphans.
         """
 
     @abstractmethod

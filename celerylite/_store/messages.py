@@ -291,7 +291,6 @@ class Messages:
         owner: str,
         queues: Collection[str] | None,
         limit: int,
-        running: int,
         names: Collection[str] | None = None,
     ) -> Claimed:
         """Promote, then take up to `limit`; see `Store.claim`."""
@@ -303,7 +302,7 @@ class Messages:
             else:
                 found += tx.rows(self._ready_of, queue=queue, limit=limit, names=sorted(names))
         found.sort(key=_turn)
-        deliveries, corrupt = self._own(tx, found[:limit], owner, running)
+        deliveries, corrupt = self._own(tx, found[:limit], owner)
         return Claimed(
             deliveries=tuple(deliveries),
             next_due_at=tx.scalar(self._next_due),
@@ -315,7 +314,7 @@ class Messages:
         found: list[Any] = []
         for ids in chunks(task_ids, _MANY):
             found += tx.rows(self._scheduled, ids=ids)
-        deliveries, corrupt = self._own(tx, found, owner, 0)
+        deliveries, corrupt = self._own(tx, found, owner)
         return Claimed(deliveries=tuple(deliveries), corrupt=tuple(corrupt))
 
     def _ready_queues(self, tx: Transaction) -> list[str]:
@@ -328,14 +327,11 @@ class Messages:
         return names
 
     def _own(
-        self, tx: Transaction, rows: Sequence[Any], owner: str, running: int
+        self, tx: Transaction, rows: Sequence[Any], owner: str
     ) -> tuple[list[Delivery], list[CorruptRow]]:
         token = new_token(owner)
         deliveries, corrupt = read_all(rows, token, 1)
-        deliveries = [_started(each, i < running) for i, each in enumerate(deliveries)]
-        for started in (True, False):
-            state = MessageState.RUNNING if started else MessageState.CLAIMED
-            self.take(tx, [each.row for each in deliveries if each.running == started], owner, token, state)
+        self.take(tx, [each.row for each in deliveries], owner, token, MessageState.CLAIMED)
         self.drop(tx, [each.row for each in corrupt])
         self._prove_owned(tx, deliveries)
         return deliveries, corrupt
@@ -433,7 +429,7 @@ class Messages:
             tx.run(self._transfer_of, dead=dead, new_owner=owner, new_token=token, names=listed)
         self.drop(tx, [each.row for each in corrupt])
         self._prove_owned(tx, deliveries)
-        return Claimed(deliveries=tuple(_started(each, True) for each in deliveries), corrupt=tuple(corrupt))
+        return Claimed(deliveries=tuple(_started(each) for each in deliveries), corrupt=tuple(corrupt))
 
     # -- looking ------------------------------------------------------------------------------------
 
@@ -577,9 +573,7 @@ def _delivery(row: Any, token: str, count: int) -> Delivery:
     return Delivery(row=row[0], token=token, message=message, deliveries=row[7] + count)
 
 
-def _started(delivery: Delivery, running: bool) -> Delivery:
-    if not running:
-        return delivery
+def _started(delivery: Delivery) -> Delivery:
     return Delivery(
         row=delivery.row,
         token=delivery.token,

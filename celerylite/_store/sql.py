@@ -124,6 +124,8 @@ class SqlStore(Scheduling):
         self._unsure: dict[tuple[int, str], list[Delivery | None]] = {}
         #: What was claimed or rescued for whom, by transactions whose COMMIT may have arrived unanswered.
         self._unanswered: dict[tuple[str, str], list[Sequence[Delivery]]] = {}
+        #: The last claim left messages behind, for the next one to take.
+        self._left_some = False
         self._pid = os.getpid()
         _open_stores.add(self)
 
@@ -191,20 +193,22 @@ class SqlStore(Scheduling):
         owner: str,
         queues: Collection[str] | None,
         limit: int,
-        running: int = 0,
         names: Collection[str] | None = None,
     ) -> Claimed:
         if found := self._take_up("claim", owner):
             return Claimed(deliveries=tuple(found), next_due_at=_clock.time())
-        # Most looks find nothing: those shall not queue for the write lock.
-        ready, next_due = self.database.read(self._messages.peek)
-        if not ready and (next_due is None or next_due > _clock.time()):
-            return Claimed(next_due_at=next_due)
-        return self._take(
+        if not self._left_some:
+            # Most looks find nothing: those shall not queue for the write lock.
+            ready, next_due = self.database.read(self._messages.peek)
+            if not ready and (next_due is None or next_due > _clock.time()):
+                return Claimed(next_due_at=next_due)
+        claimed = self._take(
             ("claim", owner),
-            lambda tx: self._claim(tx, owner, queues, limit, running, names),
+            lambda tx: self._claim(tx, owner, queues, limit, names),
             lambda claimed: claimed.deliveries,
         )
+        self._left_some = claimed.more
+        return claimed
 
     def claim_scheduled(self, owner: str, task_ids: Collection[str]) -> list[Delivery]:
         claimed = self._take(
@@ -313,10 +317,9 @@ class SqlStore(Scheduling):
         owner: str,
         queues: Collection[str] | None,
         limit: int,
-        running: int,
         names: Collection[str] | None,
     ) -> Claimed:
-        claimed = self._messages.claim(tx, owner, queues, limit, running, names)
+        claimed = self._messages.claim(tx, owner, queues, limit, names)
         self._results.save_corrupt(tx, claimed.corrupt)
         return claimed
 

@@ -206,9 +206,7 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         with uninterrupted():
-            while self._waits():
-                self._lead.acquire()
-                self._lead_and_release()
+            self._commit_all()
 
     # -- leading ------------------------------------------------------------------------------------
 
@@ -318,6 +316,11 @@ class Writer:
     def _waits(self) -> bool:
         return bool(self._queue or self._lazy)
 
+    def _commit_all(self) -> None:
+        while self._waits():
+            self._lead.acquire()
+            self._lead_and_release()
+
     # -- the thread for callers that do not wait ----------------------------------------------------
 
     def _tell_thread(self) -> None:
@@ -343,23 +346,23 @@ class Writer:
         self._thread = thread
         return True
 
-    def _windows(self) -> int:
-        return max(1, min(_WINDOWS, _WINDOWS_PER_WORK * self._came))
-
     def _serve(self) -> None:
         windows = 1
         while True:
             woken = self._wake.wait(_IDLE_S)
             self._wake.clear()
-            if self._lazy and not self._queue:
-                # Until somebody comes who wants it now, or the window is over, others may take it along.
-                self._hurry.wait(self._window_s * windows)
-                windows, self._came = self._windows(), 0
-            self._hurry.clear()
+            came = 1
+            # As long as more comes it looks again by itself: waking it for each costs more than the look.
+            while came and not self.ends:
+                if not self._queue:
+                    # Until somebody comes who wants it now, or the window is over, others may take it along.
+                    self._hurry.wait(self._window_s * windows)
+                self._hurry.clear()
+                came, self._came = self._came, 0
+                windows = max(1, min(_WINDOWS, _WINDOWS_PER_WORK * came))
+                self._commit_all()
             self._told = False
-            while self._waits():
-                self._lead.acquire()
-                self._lead_and_release()
+            self._commit_all()
             with self._mutex:
                 if (
                     (self._closed or self._resting or not woken)

@@ -89,12 +89,24 @@ def test_publishing_with_a_claim_hands_the_message_over_at_once(store: SqlStore)
 
 def test_a_claim_takes_the_highest_priority_then_the_oldest(store: SqlStore) -> None:
     store.publish([out(f"{i}-{priority}", priority=priority) for i, priority in enumerate((0, 9, 0, 5, 9))])
-    claimed = store.claim("me", None, 4, running=1)
+    claimed = store.claim("me", None, 4)
     assert [each.message.id for each in claimed.deliveries] == ["1-9", "4-9", "3-5", "0-0"]
-    assert [each.running for each in claimed.deliveries] == [True, False, False, False]
     assert claimed.more
     assert [each.message.id for each in store.claim("me", None, 4).deliveries] == ["2-0"]
     assert not store.claim("me", None, 4).more
+
+
+def test_what_a_claim_left_behind_is_claimed_without_a_look(store: SqlStore) -> None:
+    store.publish([out(f"t{i}") for i in range(3)])
+    statements: list[str] = []
+    store.database.on_statement = statements.append
+    looks = []
+    for expected in (["t0", "t1"], ["t2"], []):
+        statements.clear()
+        claimed = store.claim("me", None, 2)
+        assert [each.message.id for each in claimed.deliveries] == expected
+        looks.append(statements[0].startswith("SELECT CASE"))
+    assert looks == [True, False, True]
 
 
 def test_a_claim_takes_from_its_queues_only(store: SqlStore) -> None:
@@ -685,7 +697,8 @@ def test_a_tick_is_skipped_while_the_run_before_it_is_outstanding(store: SqlStor
     skip = Overlap.SKIP
     assert store.tick("e", 1.0, [out("first")], overlap=skip) is Ticked.PUBLISHED
     assert store.tick("e", 2.0, [out("waits")], overlap=skip) is Ticked.HELD_BACK
-    (delivery,) = store.claim("me", None, 10, running=1).deliveries
+    (delivery,) = store.claim("me", None, 10).deliveries
+    assert store.begin([delivery]) == {delivery.row}
     assert store.tick("e", 3.0, [out("runs")], overlap=skip) is Ticked.HELD_BACK
     again = replace(delivery.message, due_at=_clock.time() + 1000)
     store.settle(success(delivery, results=(), publish=(Outgoing(message=again),)))
@@ -708,7 +721,8 @@ def test_one_tick_is_remembered_until_the_run_before_it_has_ended(store: SqlStor
         assert store.tick("e", due_at, [out()], overlap=buffer) is Ticked.HELD_BACK
     assert other.periodic()["e"].buffered_at == 2.0
     assert not other.tick_buffered("e", 2.0, [out()])
-    (delivery,) = store.claim("me", None, 10, running=1).deliveries
+    (delivery,) = store.claim("me", None, 10).deliveries
+    assert store.begin([delivery]) == {delivery.row}
     store.settle(success(delivery))
     # The one that waits has its turn before those that come after.
     assert store.tick("e", 4.0, [out()], overlap=buffer) is Ticked.HELD_BACK

@@ -250,7 +250,8 @@ def test_a_call_that_others_took_while_its_answer_was_lost_is_not_sent_again(
             lost.append(sql)
             other.rescue("heir", lambda _: True)
             if has_run:
-                (delivery,) = other.claim("heir", None, 1, running=1).deliveries
+                (delivery,) = other.claim("heir", None, 1).deliveries
+                other.begin([delivery])
                 other.settle(
                     success(
                         delivery,
@@ -356,7 +357,7 @@ def test_calls_behind_that_shared_a_lost_transaction_do_not_vouch_for_each_other
     with pytest.raises(ValueError, match="lost"):
         store.database.write(together)
     store.database.write(calls[0]._attempt)
-    (delivery,) = store.claim("me", None, 1, running=1).deliveries
+    (delivery,) = store.claim("me", None, 1).deliveries
     store.settle(success(delivery))
     store.database.write(calls[1]._attempt)
     assert store.queue_lengths() == {"celery": 1}

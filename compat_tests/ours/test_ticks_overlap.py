@@ -34,7 +34,8 @@ def started(app: Celery) -> Starter:
 
 def run_one(app: Celery) -> Delivery:
     """Begin the oldest call, as a runtime would."""
-    (delivery,) = app.store.claim("me", None, 1, running=1).deliveries
+    (delivery,) = app.store.claim("me", None, 1).deliveries
+    app.store.begin([delivery])
     return delivery
 
 
