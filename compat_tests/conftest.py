@@ -9,7 +9,7 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from types import ModuleType
 from typing import Any
@@ -162,6 +162,9 @@ def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
     with ExitStack() as stack:
         _restore_apps(library, stack)
         _restore_join(library, stack)
+        # What a worker counted, what was revoked, and requests that waited for their retry when it stopped.
+        state: Any = importlib.import_module(f"{library.__name__}.worker.state")
+        stack.callback(state.reset_state)
         _restore_receivers(library, stack)
         _restore_logging(stack)
         if library.__name__ == "celery":
@@ -208,7 +211,7 @@ def _is_open(raw: Any) -> bool:
 
 def _ends_soon(thread: threading.Thread) -> bool:
     """Whether the thread, which may be about to end, has ended within a moment."""
-    thread.join(1.0)
+    thread.join(5.0)
     return not thread.is_alive()
 
 
@@ -283,8 +286,8 @@ def _hasten_celery() -> None:
     """
     memory: Any = importlib.import_module("kombu.transport.memory")
     memory.Transport.polling_interval = 0.002
-    # Not where somebody waits for longer than the worker does: that is for a reply, which may take its time.
-    _cap(memory.Transport, "drain_events", "timeout", 0.01, unless_over=2.0)
+    # The pauses of a worker and of a receiver of events only: a reply may take its time.
+    _cap(memory.Transport, "drain_events", "timeout", 0.01, only=(1.0, 2.0))
     backends: Any = importlib.import_module("celery.backends.base")
     _cap(backends.SyncBackendMixin, "wait_for", "interval", 0.005)
     _cap(backends.KeyValueStoreBackend, "get_many", "interval", 0.005)
@@ -307,13 +310,13 @@ def _never_waits(next_entry: Callable[[Any], float | None]) -> Callable[[Any], f
     return ask
 
 
-def _cap(owner: Any, method: str, argument: str, most: float, unless_over: float = float("inf")) -> None:
-    """Make `argument` of `owner.method`, given by name, be `most` at most and by default."""
+def _cap(owner: Any, method: str, argument: str, most: float, only: Container[float] | None = None) -> None:
+    """Make `argument` of `owner.method`, given by name, `most` at most and by default; or some values only."""
     original = getattr(owner, method)
 
     def capped(*args: Any, **kwargs: Any) -> Any:
         given = kwargs.get(argument)
-        if given is None or given <= unless_over:
+        if given is None or only is None or given in only:
             kwargs[argument] = most if given is None else min(given, most)
         return original(*args, **kwargs)
 
@@ -347,6 +350,3 @@ def _empty_memory_of_celery() -> None:
     memory.Channel.queues.clear()
     cache: Any = importlib.import_module("celery.backends.cache")
     cache._DUMMY_CLIENT_CACHE.clear()
-    state: Any = importlib.import_module("celery.worker.state")
-    # Also the requests of a worker that was stopped while something waited for its retry.
-    state.reset_state()

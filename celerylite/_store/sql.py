@@ -197,7 +197,9 @@ class SqlStore(Scheduling):
     ) -> Claimed:
         if found := self._take_up("claim", owner):
             return Claimed(deliveries=tuple(found), next_due_at=_clock.time())
-        if not self._left_some:
+        # For one claim, and not for those after one that fails: they would all queue for the lock.
+        looks, self._left_some = not self._left_some, False
+        if looks:
             # Most looks find nothing: those shall not queue for the write lock.
             ready, next_due = self.database.read(self._messages.peek)
             if not ready and (next_due is None or next_due > _clock.time()):

@@ -311,6 +311,7 @@ class Writer:
         if first.done is None:
             first.call()
         else:
+            self._hurry.set()
             self._tell_thread()
 
     def _waits(self) -> bool:
@@ -351,7 +352,7 @@ class Writer:
         while True:
             woken = self._wake.wait(_IDLE_S)
             self._wake.clear()
-            came = 1
+            came = self._came
             # As long as more comes it looks again by itself: waking it for each costs more than the look.
             while came and not self.ends:
                 if not self._queue:
@@ -361,6 +362,7 @@ class Writer:
                 came, self._came = self._came, 0
                 windows = max(1, min(_WINDOWS, _WINDOWS_PER_WORK * came))
                 self._commit_all()
+            self._hurry.clear()
             self._told = False
             self._commit_all()
             with self._mutex:

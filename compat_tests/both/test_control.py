@@ -274,7 +274,7 @@ def test_a_revoked_id_is_told_and_known_to_the_worker(
 
 
 def test_a_revoked_id_is_revoked_though_nobody_has_seen_its_call(running_app: Any) -> None:
-    running_app.control.revoke("unseen", reply=True, limit=1, timeout=5)
+    running_app.control.revoke("unseen", reply=True, limit=1, timeout=ANSWER_S)
     result = running_app.AsyncResult("unseen")
     assert (result.state, str(result.result)) == ("REVOKED", "revoked")
 
@@ -283,13 +283,13 @@ def test_a_revoked_id_is_revoked_though_nobody_has_seen_its_call(running_app: An
 def test_a_revoke_leaves_the_state_of_a_call_that_has_begun_or_ended(running_app: Any, state: str) -> None:
     value = ValueError("x") if state == "FAILURE" else {"n": 1}
     running_app.backend.store_result("elsewhere", value, state)
-    running_app.control.revoke("elsewhere", reply=True, limit=1, timeout=5)
+    running_app.control.revoke("elsewhere", reply=True, limit=1, timeout=ANSWER_S)
     assert running_app.AsyncResult("elsewhere").state == state
 
 
 def test_a_revoke_overrides_the_state_of_a_call_that_is_to_be_tried_again(running_app: Any) -> None:
     running_app.backend.store_result("again", ValueError("x"), "RETRY")
-    running_app.control.revoke(["again"], reply=True, limit=1, timeout=5)
+    running_app.control.revoke(["again"], reply=True, limit=1, timeout=ANSWER_S)
     assert running_app.AsyncResult("again").state == "REVOKED"
 
 

@@ -147,7 +147,7 @@ def test_a_revoked_call_is_told(told: Any) -> None:
     @app.task(name="events.never")
     def never() -> None: ...
 
-    app.control.revoke("never-run", reply=True, limit=1, timeout=5)
+    app.control.revoke("never-run", reply=True, limit=1, timeout=15)
     never.apply_async(task_id="never-run")
     event = capture.until("task-revoked")
     assert (event["uuid"], event["terminated"], event["signum"], event["expired"]) == (
@@ -189,7 +189,7 @@ def test_nothing_is_told_of_tasks_unless_it_is_wanted(
 
     with start_worker(app, without_heartbeat=False), capturing(app) as capture:
         quiet.delay().get(timeout=10)
-        app.control.enable_events(reply=True, limit=1, timeout=5)
+        app.control.enable_events(reply=True, limit=1, timeout=15)
         quiet.delay().get(timeout=10)
         capture.until("task-succeeded")
         assert capture.types().count("task-received") == 1

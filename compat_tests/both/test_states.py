@@ -279,7 +279,7 @@ def test_a_revoked_task_never_runs(
 
     receive(signals.task_revoked, revoked)
     # Revoked before it is sent: Celery runs what it has handed to its threads.
-    busy.app.control.revoke("the-one", reply=True, limit=1, timeout=5)
+    busy.app.control.revoke("the-one", reply=True, limit=1, timeout=15)
     result = busy.waits.apply_async(task_id="the-one")
     busy.free()
     with pytest.raises(exceptions.TaskRevokedError, match="revoked"):
@@ -292,7 +292,7 @@ def test_a_revoked_task_never_runs(
 
 def test_revoking_through_the_result_is_the_same(busy: _Busy, exceptions: Any, journal: Any) -> None:
     result = busy.app.AsyncResult("through-the-result")
-    result.revoke(wait=True, timeout=2.5)
+    result.revoke(wait=True, timeout=5)
     busy.waits.apply_async(task_id=result.id)
     busy.free()
     with pytest.raises(exceptions.TaskRevokedError):
@@ -302,7 +302,7 @@ def test_revoking_through_the_result_is_the_same(busy: _Busy, exceptions: Any, j
 
 def test_several_tasks_can_be_revoked_at_once(busy: _Busy, exceptions: Any, journal: Any) -> None:
     ids = ["first", "second", "third"]
-    busy.app.control.revoke(ids, reply=True, limit=1, timeout=5)
+    busy.app.control.revoke(ids, reply=True, limit=1, timeout=15)
     results = [busy.waits.apply_async(task_id=each) for each in ids]
     busy.free()
     for result in results:
@@ -342,7 +342,7 @@ def test_a_later_call_without_countdown_overtakes(running_app: Any, journal: Any
     def job(name: str) -> None:
         journal.note(name)
 
-    job.apply_async(("late",), countdown=0.2)
+    job.apply_async(("late",), countdown=2)
     job.delay("now")
     journal.until("late")
     assert journal == ["now", "late"]

@@ -365,8 +365,8 @@ def test_a_server_runs_what_was_left_though_no_request_comes(start: Start, notes
 
 def test_a_server_fires_the_schedule_though_no_request_comes(start: Start, notes: Notes) -> None:
     server = start(*_ONE_PROCESS["uvicorn"], SCHEDULE="1")
-    assert notes.next("started") == server.pid
-    assert notes.next("due") == server.pid
+    told = {notes.next_of("started", "due"), notes.next_of("started", "due")}
+    assert told == {("started", server.pid), ("due", server.pid)}
     assert notes.next("due") == server.pid
 
 
@@ -390,14 +390,14 @@ async def main():
     serving = asyncio.create_task(server.serve())
     while jobs.app._runtime is None:
         await asyncio.sleep(0.01)
-    jobs.nap.delay(1.0)
+    jobs.nap.delay(3.0)
     server.should_exit = True
     longest, last = 0.0, time.monotonic()
     while not serving.done():
         await asyncio.sleep(0.01)
         now = time.monotonic()
         longest, last = max(longest, now - last), now
-    print("went on" if longest < 0.5 else f"stood still for {longest} s", flush=True)
+    print("went on" if longest < 2.0 else f"stood still for {longest} s", flush=True)
 
 asyncio.run(main())
 """
@@ -406,5 +406,5 @@ asyncio.run(main())
 def test_the_loop_of_a_server_goes_on_while_its_runtime_waits_for_tasks(start: Start, notes: Notes) -> None:
     program = start(sys.executable, "-c", _OWN_LOOP)
     output, _ = program.communicate(timeout=_DEADLINE_S)
-    assert output.strip() == "went on"
+    assert output.splitlines()[-1] == "went on"
     assert [what for what, _ in notes.rest()] == ["started", "napped", "stopped"]

@@ -28,6 +28,8 @@ from compat_tests.ours.runtime_fixtures import DEADLINE_S, Gate, MakeApp
 
 #: A limit that is over at once, and one that is not reached.
 SHORT, LONG = 0.02, 60.0
+#: Long enough for a task to get into its `try`, also on a busy machine.
+SOON = 0.5
 
 never = threading.Event()
 
@@ -53,7 +55,7 @@ def count(times: int) -> None:
 
 
 def test_a_function_may_clean_up_at_its_soft_limit(file_app: Celery) -> None:
-    @file_app.task(soft_time_limit=SHORT, time_limit=LONG)
+    @file_app.task(soft_time_limit=SOON, time_limit=LONG)
     def work() -> str:
         try:
             work_until_stopped()
@@ -65,7 +67,7 @@ def test_a_function_may_clean_up_at_its_soft_limit(file_app: Celery) -> None:
 
 
 def test_a_function_that_ignores_its_soft_limit_fails(file_app: Celery) -> None:
-    @file_app.task(soft_time_limit=SHORT)
+    @file_app.task(soft_time_limit=SOON)
     def work() -> None:
         work_until_stopped()
 
@@ -77,7 +79,7 @@ def test_a_function_that_ignores_its_soft_limit_fails(file_app: Celery) -> None:
 
 
 def test_a_coroutine_may_clean_up_at_its_soft_limit(file_app: Celery) -> None:
-    @file_app.task(soft_time_limit=SHORT, time_limit=LONG)
+    @file_app.task(soft_time_limit=SOON, time_limit=LONG)
     async def work() -> str:
         try:
             await wait_until_stopped()
@@ -110,7 +112,7 @@ def test_a_soft_limit_reaches_a_coroutine_through_what_it_awaits(file_app: Celer
             cancelled.set()
             raise
 
-    @file_app.task(soft_time_limit=SHORT)
+    @file_app.task(soft_time_limit=SOON)
     async def work() -> str:
         try:
             await asyncio.gather(inner(), inner())
@@ -131,12 +133,12 @@ def test_the_limits_of_a_call_replace_those_of_its_task(file_app: Celery) -> Non
             return self.request.timelimit
         return "not stopped"
 
-    result = work.apply_async(soft_time_limit=SHORT, time_limit=30)
-    assert result.get(timeout=DEADLINE_S) == [30, SHORT]
+    result = work.apply_async(soft_time_limit=SOON, time_limit=30)
+    assert result.get(timeout=DEADLINE_S) == [30, SOON]
 
 
 def test_a_soft_limit_can_be_retried(file_app: Celery) -> None:
-    @file_app.task(bind=True, soft_time_limit=SHORT, max_retries=1, default_retry_delay=0)
+    @file_app.task(bind=True, soft_time_limit=SOON, max_retries=1, default_retry_delay=0)
     def work(self: Any) -> int:
         try:
             if self.request.retries == 0:

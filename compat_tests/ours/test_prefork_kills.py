@@ -58,7 +58,7 @@ def pid() -> int:
 def test_the_hard_limit_kills_the_process(
     app: Celery, arrivals: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @app.task(time_limit=0.3)
+    @app.task(time_limit=2.0)
     def hangs() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         arrive(arrivals)
@@ -70,7 +70,7 @@ def test_the_hard_limit_kills_the_process(
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=DEADLINE_S)
     assert gone(child)
-    assert f"Hard time limit (0.3s) exceeded for {hangs.name}[{result.id}]" in caplog.text
+    assert f"Hard time limit (2.0s) exceeded for {hangs.name}[{result.id}]" in caplog.text
     assert app.task(name="next", pool="prefork")(pid).delay().get(timeout=DEADLINE_S) not in {HERE, child}
 
 
@@ -285,7 +285,7 @@ def test_a_child_that_does_not_start_in_time_is_replaced(
                 signal.pause()
 
     receive(signals.worker_process_init, hang_in_the_first)
-    assert str(app.task(pid).delay().get(timeout=DEADLINE_S)) == notes.lines[1]
+    assert str(app.task(pid).delay().get(timeout=DEADLINE_S)) in notes.lines[1:]
     assert "Timed out waiting for UP message from ForkPoolWorker-1" in caplog.text
     assert gone(int(notes.lines[0]))
 

@@ -56,7 +56,7 @@ def test_a_thread_that_was_given_up_is_replaced_also_after_jobs_that_waited_for_
     assert stuck.wait(DEADLINE_S)
     pool.replace_one()
     pool.submit(last.set)
-    replaced = last.wait(1.0)
+    replaced = last.wait(4.0)
     go_on.set()
     assert pool.stop()
     assert replaced

@@ -157,7 +157,7 @@ def test_a_place_that_a_coroutine_frees_is_taken_by_a_function_at_once(make_app:
     waiting = [function.delay() for _ in range(3)]
     go_on.set()
     # Well before the runtime would look again by itself.
-    assert [result.get(timeout=2) for result in waiting] == ["ran"] * 3
+    assert [result.get(timeout=4) for result in waiting] == ["ran"] * 3
 
 
 def test_functions_and_coroutines_that_share_places_take_turns(make_app: MakeApp, gate: Gate) -> None:

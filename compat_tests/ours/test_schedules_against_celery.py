@@ -180,6 +180,7 @@ def made_of(library: Any, fields: dict[str, Any]) -> Any:
     ]
 
 
+@settings(deadline=None)
 @given(one=FIELDS, other=FIELDS)
 def test_crontabs_are_equal_where_those_of_celery_are(one: dict[str, Any], other: dict[str, Any]) -> None:
     try:

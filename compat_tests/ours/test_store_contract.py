@@ -109,6 +109,24 @@ def test_what_a_claim_left_behind_is_claimed_without_a_look(store: SqlStore) -> 
     assert looks == [True, False, True]
 
 
+def test_after_a_claim_that_failed_the_next_one_looks_first(store: SqlStore) -> None:
+    store.publish([out(f"t{i}") for i in range(3)])
+    assert store.claim("me", None, 2).more
+    statements: list[str] = []
+
+    def fail(sql: str) -> None:
+        statements.append(sql)
+        raise ValueError("no")
+
+    for _ in range(2):
+        store.database.on_statement = fail
+        with pytest.raises(ValueError, match="no"):
+            store.claim("me", None, 2)
+    store.database.on_statement = None
+    assert [sql.startswith("SELECT CASE") for sql in statements] == [False, True]
+    assert [each.message.id for each in store.claim("me", None, 2).deliveries] == ["t2"]
+
+
 def test_a_claim_takes_from_its_queues_only(store: SqlStore) -> None:
     store.publish([out(queue, queue=queue) for queue in ("a", "b", "c", "A")])
     assert {each.message.id for each in store.claim("me", ["a", "c"], 10).deliveries} == {"a", "c"}
