@@ -29,7 +29,7 @@ _PEERS = tuple(name for name in CONTENDERS if name not in _ALWAYS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the measures named on the command line, or all, and print what they found."""
+    """Run the measures named on the command line, or all, in this Python, and print what they found."""
     options = _options(arguments)
     if options.show is not None:
         _show(options)
@@ -39,12 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     findings, form, began = Findings(), _form(options), time.monotonic()
-    python = sys.executable if options.here else own_environment.interpreter()
     contenders = {*_ALWAYS, *options.against} if options.contenders is None else options.contenders
-    machine = _machine(python)
+    machine = _machine()
     print(machine, flush=True)
     for name in options.measures or MEASURES:
-        run_rounds(spec(name), findings, python=python, size=options.size, contenders=contenders)
+        run_rounds(spec(name), findings, python=sys.executable, size=options.size, contenders=contenders)
         show_measure(form, spec(name), findings)
         if options.json is not None:
             kept = {"machine": machine, "figures": list(findings.as_rows())}
@@ -98,12 +97,20 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _machine(python: str) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in own_environment.versions(python).items())
+def _machine() -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in own_environment.versions().items())
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()}"
         f" {platform.machine()}; {versions}.\nMedian [range] (ratio to celerylite's median in the same run)."
     )
+
+
+def _go_on_in_own_environment() -> None:
+    """Replace this program by the same in the benchmark's own environment, unless told to stay here."""
+    if not _options(None).here:
+        # Whatever Python this is: some measures import packages that it may not have.
+        python = own_environment.interpreter()
+        os.execv(python, [python, "-m", "compat_tests.bench", "--here", *sys.argv[1:]])
 
 
 def _end(*_: object) -> NoReturn:
@@ -112,5 +119,6 @@ def _end(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    _go_on_in_own_environment()
     signal.signal(signal.SIGTERM, _end)
     main()

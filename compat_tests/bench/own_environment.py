@@ -29,14 +29,10 @@ def interpreter() -> str:
     return str(python)
 
 
-def versions(python: str) -> dict[str, str]:
-    """The versions of what the requirements name, as that interpreter finds them."""
+def versions() -> dict[str, str]:
+    """The versions of what the requirements name and this interpreter finds."""
     names = [line.partition("==")[0].partition("[")[0] for line in _REQUIREMENTS.read_text().split()]
-    program = "import sys; from importlib.metadata import version\nfor n in sys.argv[1:]: print(version(n))"
-    if python == sys.executable:
-        return {name: metadata.version(name) for name in names if _is_here(name)}
-    done = subprocess.run([python, "-c", program, *names], capture_output=True, text=True, check=True)
-    return dict(zip(names, done.stdout.split(), strict=True))
+    return {name: metadata.version(name) for name in names if _is_here(name)}
 
 
 def _is_here(name: str) -> bool:

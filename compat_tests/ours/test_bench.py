@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,10 @@ from compat_tests.bench.figures import Findings
 from compat_tests.bench.measures import MEASURES, runner, spec
 from compat_tests.bench.report import MARKDOWN, PLAIN
 from compat_tests.bench.targets import TARGETS, verdicts
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+DEADLINE_S = 40.0
 
 #: What the machine of the tests has without installing a peer.
 HERE = ["--here", "--tiny", "--contenders", "celerylite,floor-commit"]
@@ -34,6 +42,34 @@ def test_a_measure_runs_celerylite_and_the_floor_and_prints_their_ratio(
     main(["--show", str(tmp_path / "figures.json")])
     shown = capsys.readouterr().out
     assert shown.strip() == out.rpartition("\n\n")[0].strip(), "the same, but for how long it took"
+
+
+def test_it_goes_on_in_its_own_environment_whatever_python_starts_it(tmp_path: Path) -> None:
+    bench = tmp_path / "compat_tests" / "bench"
+    shutil.copytree(BENCH, bench, ignore=shutil.ignore_patterns(".venv"))
+    # As if the contenders had been installed: what this Python has.
+    python = bench / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    shutil.copy(bench / "requirements.txt", bench / ".venv" / "installed.txt")
+    # Without the packages that are installed for it.
+    command = [
+        sys.executable,
+        "-S",
+        "-m",
+        "compat_tests.bench",
+        "--tiny",
+        "--contenders",
+        "celerylite",
+        "parts",
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(BENCH.parent.parent)])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Parts of a call, one thread" in done.stdout
 
 
 def test_a_contender_that_cannot_run_is_named_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
