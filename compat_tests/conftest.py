@@ -311,7 +311,10 @@ def _never_waits(next_entry: Callable[[Any], float | None]) -> Callable[[Any], f
 
 
 def _cap(owner: Any, method: str, argument: str, most: float, only: Container[float] | None = None) -> None:
-    """Make `argument` of `owner.method`, given by name, `most` at most and by default, or some."""
+    """Make `argument` of `owner.method`, given by name, `most` at most and by default.
+
+    `only` names the values that are lowered.
+    """
     original = getattr(owner, method)
 
     def capped(*args: Any, **kwargs: Any) -> Any:

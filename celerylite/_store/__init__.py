@@ -397,9 +397,9 @@ class Store(ABC):
     ) -> Claimed:
         """Take up to `limit` READY messages, highest priority first, oldest first within one.
 
-        What has come due is made READY before. `queues` None takes from all, `names` None tasks of every
-        name. Two callers never get the same message. `owner` must have joined, or `rescue` of another process
-        takes its messages for orphans.
+        They are CLAIMED; `begin` makes them RUNNING. What has come due is made READY before. `queues` None
+        takes from all, `names` None tasks of every name. Two callers never get the same message. `owner` must
+        have joined, or `rescue` of another process takes its messages for orphans.
         """
 
     @abstractmethod

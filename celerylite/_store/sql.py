@@ -197,7 +197,7 @@ class SqlStore(Scheduling):
     ) -> Claimed:
         if found := self._take_up("claim", owner):
             return Claimed(deliveries=tuple(found), next_due_at=_clock.time())
-        # For one claim, and not for those after one that fails: they would all queue for the lock.
+        # Known for one claim only: after one that failed the next looks, and does not queue for the lock.
         looks, self._left_some = not self._left_some, False
         if looks:
             # Most looks find nothing: those shall not queue for the write lock.

@@ -326,7 +326,7 @@ class Writer:
 
     def _tell_thread(self) -> None:
         if self._told:
-            return  # It has not begun to look since.
+            return  # It has not begun to look since, or looks again by itself.
         self._told = True
         self._wake.set()
         # With the lock, always: a thread that is about to end has looked, and has not said so yet.
@@ -362,6 +362,7 @@ class Writer:
                 came, self._came = self._came, 0
                 windows = max(1, min(_WINDOWS, _WINDOWS_PER_WORK * came))
                 self._commit_all()
+            # In this order: who came before the flag falls is committed here, who comes after wakes us.
             self._hurry.clear()
             self._told = False
             self._commit_all()

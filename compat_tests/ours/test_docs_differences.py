@@ -300,7 +300,7 @@ def test_two_runtimes_on_one_database_fire_each_tick_once(make_app: MakeApp, tmp
         app.task(name="tick", bind=True)(tick)
         app.start_runtime()
     assert enough.wait(DEADLINE_S)
-    assert len(set(ticks)) == 2
+    assert len(set(ticks[:2])) == 2
 
 
 POISON = """

@@ -91,6 +91,7 @@ def test_a_claim_takes_the_highest_priority_then_the_oldest(store: SqlStore) -> 
     store.publish([out(f"{i}-{priority}", priority=priority) for i, priority in enumerate((0, 9, 0, 5, 9))])
     claimed = store.claim("me", None, 4)
     assert [each.message.id for each in claimed.deliveries] == ["1-9", "4-9", "3-5", "0-0"]
+    assert not any(each.running for each in claimed.deliveries)
     assert claimed.more
     assert [each.message.id for each in store.claim("me", None, 4).deliveries] == ["2-0"]
     assert not store.claim("me", None, 4).more

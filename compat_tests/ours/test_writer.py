@@ -57,7 +57,7 @@ def test_who_comes_behind_work_that_was_put_back_does_not_wait_for_the_window(
         if len(tries) == 1:
             writer._queue = queue
             caller.start()
-            assert queue.used.wait(DEADLINE_S)
+            journal.note(("behind", queue.used.wait(DEADLINE_S)))
             raise ValueError("not together")
         raise OperationalError("away")
 
@@ -66,17 +66,25 @@ def test_who_comes_behind_work_that_was_put_back_does_not_wait_for_the_window(
     writer.nudge()
     journal.until("committed")
     caller.join()
+    assert ("behind", True) in journal
     assert journal.count(OperationalError) == journal.count("put back") == 1
 
 
-def test_work_gathers_again_after_a_rest(writer: Writer, journal: Journal) -> None:
+def test_work_gathers_again_after_a_rest(
+    writer: Writer, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer.run_soon(lambda tx: None, lambda result, error: journal.note("first"))
     journal.until("first")
     writer.rest()
+    wait = writer._hurry.wait
+
+    def waits(timeout: float) -> bool:
+        journal.note(("hurried", writer._hurry.is_set()))
+        return wait(timeout)
+
+    monkeypatch.setattr(writer._hurry, "wait", waits)
     writer.run_later(lambda tx: None, lambda result, error: journal.note("second"))
-    thread = writer._thread
-    assert thread is not None
-    thread.join(0.05)
+    journal.until(("hurried", False))
     assert "second" not in journal
     writer.flush()
     journal.until("second")
