@@ -245,14 +245,28 @@ def read_zone(name: str, given: Any) -> tzinfo | None:
 
 def read_entry(app: Celery, name: str, given: Any) -> Entry:
     """Read what the configuration says of an entry. Raises ValueError or TypeError when it is not usable."""
-    values = dict(given)
+    try:
+        values = dict(given)
+    except (TypeError, ValueError):
+        raise TypeError(f"beat_schedule[{name!r}]: expected a dict, got {given!r}") from None
+    task = values.get("task")
+    if not isinstance(task, str) or not task:
+        raise TypeError(f"beat_schedule[{name!r}]: expected 'task' to be the name of a task, got {task!r}")
     unknown = set(values) - _KEYS - _OUR_KEYS - _ATTRIBUTES_OF_ENTRIES
     if unknown:
         raise TypeError(
             f"beat_schedule[{name!r}]: expected the keys {sorted(_KEYS | _OUR_KEYS)}, got {sorted(unknown)}"
         )
     zone = read_zone(name, values.get("timezone"))
-    when = maybe_schedule(values.get("schedule"), values.get("relative", False), app=app, tz=zone)
+    given_when = values.get("schedule")
+    try:
+        when = maybe_schedule(given_when, values.get("relative", False), app=app, tz=zone)
+    except (OverflowError, ValueError):
+        if not isinstance(given_when, float):
+            raise
+        raise ValueError(
+            f"beat_schedule[{name!r}]: expected seconds that a timedelta can hold, got {given_when!r}"
+        ) from None
     if not hasattr(when, "is_due"):
         raise TypeError(
             f"beat_schedule[{name!r}]: expected a schedule (seconds, a timedelta, crontab(...) or a line of "
@@ -267,7 +281,7 @@ def read_entry(app: Celery, name: str, given: Any) -> Entry:
     overlap = _choice(name, "overlap", values.get("overlap", "allow"), OVERLAP)
     return Entry(
         name=str(name),
-        task=values["task"],
+        task=task,
         schedule=when if zone is None else when.in_zone(zone),
         args=values.get("args") or (),
         kwargs=values.get("kwargs") or {},

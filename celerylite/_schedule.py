@@ -26,6 +26,9 @@ __all__ = ("Schedule", "ScheduledTask")
 
 logger = get_logger("celery.beat")
 
+#: Seconds between two runs of an entry that is added, at most: a hundred years.
+_LONGEST_S = 100 * 366 * 86400.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledTask:
@@ -266,12 +269,12 @@ def _with_changes(entry: Entry, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_interval(entry: Entry) -> Entry:
-    """The entry, unless it would be due all the time. Raises ValueError."""
+    """The entry, unless it would be due all the time, or never while anybody lives. Raises ValueError."""
     when = entry.schedule
-    if isinstance(when, schedule) and when.run_every.total_seconds() <= 0:
+    if isinstance(when, schedule) and not 0 < when.run_every.total_seconds() <= _LONGEST_S:
         raise ValueError(
-            f"schedule: expected an interval above 0 seconds for {entry.name!r}, got "
-            f"{when.run_every.total_seconds():g}; give the seconds between two runs"
+            f"schedule: expected an interval above 0 seconds for {entry.name!r}, and of 100 years at most, "
+            f"got {when.run_every.total_seconds():g}; give the seconds between two runs"
         )
     return entry
 
@@ -285,7 +288,10 @@ def _next_run(entry: Entry, row: PeriodicRow) -> float | None:
 
 
 def _moment(timestamp: float | None) -> datetime | None:
-    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+    try:
+        return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None  # After the year 9999.
 
 
 def _unknown(name: str) -> LookupError:

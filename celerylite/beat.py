@@ -482,6 +482,19 @@ class StoreScheduler(Scheduler):
 
     _forget: Callable[[], None] | None = None
 
+    def setup_schedule(self) -> None:
+        self.install_default_entries(self.data)
+        given = self.app.conf.beat_schedule
+        self.merge_inplace({name: given[name] for name in given if self._is_usable(name, given[name])})
+
+    def _is_usable(self, name: str, given: Any) -> bool:
+        # One entry that cannot be used must not stop the others. The ticker says which, when it reads them.
+        try:
+            self.Entry(**{**dict(given), "name": name, "app": self.app})
+        except Exception:
+            return False
+        return True
+
     @cached_property
     def _ticker(self) -> Ticker:
         ticker = Ticker(self.app, self.app.store)

@@ -354,10 +354,24 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
         return _schedule.Schedule(self)
 
     def add_periodic_task(
-        self, schedule: Any, sig: Any, args: Any = (), kwargs: Any = (), name: str | None = None, **opts: Any
+        self,
+        schedule: Any,
+        sig: Any,
+        args: Any = (),
+        kwargs: Any = (),
+        name: str | None = None,
+        *,
+        timezone: Any = None,
+        catch_up: str | None = None,
+        overlap: str | None = None,
+        **opts: Any,
     ) -> str:
-        """Add an entry to the beat schedule; returns its key (`name`, or the text of the signature)."""
+        """Add an entry to the beat schedule; returns its key (`name`, or the text of the signature).
+
+        `opts` are options of the call; the three before them are keys of the entry, as in ``beat_schedule``.
+        """
         kwargs = kwargs or {}
+        ours = {"timezone": timezone, "catch_up": catch_up, "overlap": overlap}
         if isinstance(sig, abstract.CallableSignature):
             sig = sig.clone(args, kwargs)
         else:
@@ -369,6 +383,7 @@ class Celery(TaskDecorator, Configuration, _engine.Engine):
             "args": sig.args,
             "kwargs": sig.kwargs,
             "options": dict(sig.options, **opts),
+            **{key: value for key, value in ours.items() if value is not None},
         }
         if self.configured:
             self._add_periodic_task(key, entry, name)

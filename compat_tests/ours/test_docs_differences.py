@@ -259,6 +259,15 @@ def test_a_backoff_can_be_constant_linear_or_a_function(app: Celery, kind: Any, 
     assert seen == pauses
 
 
+def test_a_process_without_queues_takes_from_all(app: Celery) -> None:
+    @app.task(bind=True)
+    def where(self: Any) -> Any:
+        return self.request.delivery_info["routing_key"]
+
+    app.start_runtime()
+    assert where.apply_async(queue="elsewhere").get(timeout=DEADLINE_S) == "elsewhere"
+
+
 def test_get_returns_before_celerys_first_look(app: Celery) -> None:
     @app.task
     def nothing() -> None: ...

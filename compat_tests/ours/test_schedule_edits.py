@@ -412,6 +412,20 @@ def test_a_beat_process_takes_over_an_edit_within_a_moment(
     journal.until("ran", times=3)
 
 
+@pytest.mark.parametrize("every", [timedelta.max, 1e12, float("inf"), float("nan"), 1e300])
+def test_an_interval_that_no_date_can_follow_is_refused_and_disturbs_no_other(
+    app: Celery, every: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"'never'.*(100 years|timedelta can hold)"):
+        app.schedule.add("never", task="ticks.note", schedule=every)
+    assert "never" not in app.schedule.entries()
+
+
+def test_an_entry_of_the_configuration_whose_next_run_is_no_date_is_listed(app: Celery) -> None:
+    app.conf.beat_schedule = {"never": {"task": "ticks.note", "schedule": timedelta(days=3_000_000)}}
+    assert app.schedule.get("never").next_run_at is None
+
+
 @pytest.mark.parametrize("every", [0, -5, timedelta(0), schedule(0)])
 def test_an_entry_without_an_interval_is_refused(app: Celery, every: Any) -> None:
     with pytest.raises(ValueError, match="expected an interval above 0 seconds for 'spin'"):

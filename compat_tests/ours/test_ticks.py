@@ -498,6 +498,36 @@ def test_a_tick_looks_at_due_entries_only(
     assert {when.seconds for when in looked_at} == {10}
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [{"timezone": "Mars/Base"}, {"schedule": "61 * * * *"}, {"overlaps": "skip"}, {"task": None}, 7],
+)
+def test_an_entry_that_cannot_be_used_stops_no_beat_program(
+    app: Celery, clock: ManualClock, caplog: pytest.LogCaptureFixture, bad: Any
+) -> None:
+    good = {"task": "ticks.note", "schedule": 10}
+    app.conf.beat_schedule = {"bad": {**good, **bad} if isinstance(bad, dict) else bad, "good": good}
+    scheduler = beat.Service(app).scheduler
+    scheduler.tick()
+    clock.advance(10)
+    scheduler.tick()
+    assert "ticks.note" in [each.message.name for each in app.store.waiting(10)]
+    assert "Cannot use the entry 'bad' of the schedule, leaving it out." in caplog.text
+    assert "good" in scheduler.schedule
+    scheduler.close()
+
+
+def test_a_periodic_task_may_have_a_zone_and_policies(app: Celery) -> None:
+    note = app.tasks["ticks.note"].s(1)
+    zone = "Asia/Tokyo"
+    app.add_periodic_task(
+        crontab(hour=9), note, name="a", timezone=zone, catch_up="skip", overlap="skip", queue="q"
+    )
+    entry = app.schedule.get("a")
+    assert (entry.catch_up, entry.overlap, entry.options) == ("skip", "skip", {"queue": "q"})
+    assert str(entry.schedule.tz) == zone
+
+
 def test_the_default_scheduler_of_beat_ticks_once_however_many_beats_run(
     app: Celery, clock: ManualClock, started: Starter
 ) -> None:
