@@ -211,7 +211,7 @@ def _is_open(raw: Any) -> bool:
 
 def _ends_soon(thread: threading.Thread) -> bool:
     """Whether the thread, which may be about to end, has ended within a moment."""
-    thread.join(5.0)
+    thread.join(1.0)
     return not thread.is_alive()
 
 

@@ -108,7 +108,7 @@ class Messages:
         scheduled = sa.select(*self._read()).where(c.state == _SCHEDULED, named)
         self._scheduled = Statement(lambda: self.dialect.skip_locked(scheduled))
         taken: dict[str, Any] = {
-            "state": bind("new_state"),
+            "state": _CLAIMED,
             "owner": bind("new_owner"),
             "token": bind("new_token"),
         }
@@ -331,7 +331,7 @@ class Messages:
     ) -> tuple[list[Delivery], list[CorruptRow]]:
         token = new_token(owner)
         deliveries, corrupt = read_all(rows, token, 1)
-        self.take(tx, [each.row for each in deliveries], owner, token, MessageState.CLAIMED)
+        self.take(tx, [each.row for each in deliveries], owner, token)
         self.drop(tx, [each.row for each in corrupt])
         self._prove_owned(tx, deliveries)
         return deliveries, corrupt
@@ -342,9 +342,9 @@ class Messages:
             look = {"row": deliveries[0].row, "held": deliveries[0].token}
             tx.proof = Proof(statement=self._still_held, parameters=look, found=True)
 
-    def take(self, tx: Transaction, rows: Sequence[int], owner: str, token: str, state: MessageState) -> None:
+    def take(self, tx: Transaction, rows: Sequence[int], owner: str, token: str) -> None:
         for ids in chunks(rows, _MANY):
-            tx.run(self._take, ids=ids, new_state=int(state), new_owner=owner, new_token=token)
+            tx.run(self._take, ids=ids, new_owner=owner, new_token=token)
 
     def drop(self, tx: Transaction, rows: Sequence[int]) -> None:
         for ids in chunks(rows, _MANY):

@@ -384,17 +384,20 @@ def test_a_server_that_is_killed_leaves_its_task_to_the_next_one(start: Start, n
 
 _OWN_LOOP = """
 import asyncio, time, uvicorn, site_asgi, jobs
+from celerylite import signals
 
 async def main():
     server = uvicorn.Server(uvicorn.Config(site_asgi.app, port=0, log_level="error"))
+    ready, loop = asyncio.Event(), asyncio.get_running_loop()
+    tell = lambda **_: loop.call_soon_threadsafe(ready.set)
+    signals.worker_ready.connect(tell)
     serving = asyncio.create_task(server.serve())
-    while jobs.app._runtime is None:
-        await asyncio.sleep(0.01)
+    await ready.wait()
     jobs.nap.delay(3.0)
     server.should_exit = True
     longest, last = 0.0, time.monotonic()
     while not serving.done():
-        await asyncio.sleep(0.01)
+        await asyncio.wait({serving}, timeout=0.01)
         now = time.monotonic()
         longest, last = max(longest, now - last), now
     print("went on" if longest < 2.0 else f"stood still for {longest} s", flush=True)

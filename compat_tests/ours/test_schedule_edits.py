@@ -421,8 +421,10 @@ def test_an_interval_that_no_date_can_follow_is_refused_and_disturbs_no_other(
     assert "never" not in app.schedule.entries()
 
 
-def test_an_entry_of_the_configuration_whose_next_run_is_no_date_is_listed(app: Celery) -> None:
-    app.conf.beat_schedule = {"never": {"task": "ticks.note", "schedule": timedelta(days=3_000_000)}}
+def test_an_entry_of_the_configuration_whose_next_run_is_no_date_is_listed(
+    app: Celery, started: Starter
+) -> None:
+    started(never=timedelta(days=3_000_000))
     assert app.schedule.get("never").next_run_at is None
 
 
