@@ -10,7 +10,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Container, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -94,10 +94,18 @@ def start_worker(submodule: Callable[[str], Any]) -> Callable[..., AbstractConte
     """`with start_worker(app):` runs a worker of four threads; tasks may be added while it runs."""
     testing = submodule("contrib.testing.worker")
 
-    def start(app: Any, **options: Any) -> AbstractContextManager[Any]:
+    @contextmanager
+    def start(app: Any, **options: Any) -> Iterator[Any]:
         defaults = {"pool": "threads", "concurrency": 4, "perform_ping_check": False}
-        started: AbstractContextManager[Any] = testing.start_worker(app, **{**defaults, **options})
-        return started
+        worker: Any = None
+        try:
+            with testing.start_worker(app, **{**defaults, **options}) as worker:
+                yield worker
+        finally:
+            # Celery leaves its threads behind: what they publish last would be found by the next test.
+            executor = getattr(getattr(worker, "pool", None), "executor", None)
+            if executor is not None:
+                executor.shutdown()
 
     return start
 
