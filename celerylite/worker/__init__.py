@@ -28,11 +28,11 @@ from celerylite.worker._lease import Lease
 from celerylite.worker._limited import LimitedRun
 from celerylite.worker._limits import Deadlines, RateLimits
 from celerylite.worker._lost import conclude_lost
-from celerylite.worker._places import limits_of
 from celerylite.worker._pools import ThreadPool
 from celerylite.worker._publishing import Publishing
 from celerylite.worker._remote import RemoteControlled
 from celerylite.worker._slots import Kind, Slots
+from celerylite.worker._taking import LOOK_AGAIN_S, Taking
 from celerylite.worker.worker import WorkController
 
 if TYPE_CHECKING:
@@ -58,11 +58,9 @@ _STEP_THREADS = 4
 _CHILD_GRACE_S = 5.0
 #: Seconds that a stop may take before it says what it waits for.
 _PATIENCE_S = 1.0
-#: Seconds between looks for messages when nothing tells of them (a notification may get lost).
-_LOOK_AGAIN = 5.0
 
 
-class Runtime(Publishing, RemoteControlled, Deciding):
+class Runtime(Publishing, Taking, RemoteControlled, Deciding):
     """Runs the tasks of one app in this process. Thread-safe.
 
     A message that is published here and can run here is claimed by its insert and handed over in memory.
@@ -96,8 +94,6 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         self.queues = None if queues is None else frozenset(queues)
         self._only_known = only_known
         self._paused: set[str] = set()
-        #: The keeper takes messages just now, which are not held yet.
-        self._claims = False
         self.concurrency = concurrency or conf.worker_concurrency
         threads = self.concurrency or default_threads()
         coroutines = self.concurrency or _COROUTINES
@@ -150,7 +146,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         self._keeper.add("rescue", self._rescue)
         self._keeper.add("revokes", self._read_revokes)
         self._keeper.add("claim", self._claim)
-        self._keeper.add("rate limits", self._fill_all, after=None)
+        self._keeper.add("fill", self._fill_all, after=None)
         self._keeper.start()
         self._lease.start()
         if self._ticker is not None:
@@ -250,21 +246,6 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         if run is not None and x.abandoned:
             run.interrupt(SystemExit)
 
-    def take_all(self) -> None:
-        """Take tasks of every name from now on: what this process does not know either fails visibly."""
-        if self._only_known:
-            self._only_known = False
-            self._keeper.ask("rescue")
-            self._keeper.ask("claim")
-
-    def _names(self) -> Collection[str] | None:
-        """The tasks that may be taken from the database; None for all.
-
-        A process that runs tasks only because it published one leaves what it does not know to others:
-        they may be a whole application that is down at the moment.
-        """
-        return {*self.app._tasks, _settlement.CHORD_BODY} if self._only_known else None
-
     def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run coroutines on `loop`, the program's own, from now on."""
         self._loop.adopt(loop)
@@ -325,93 +306,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
     def _kind(self, name: str) -> Kind:
         return self._kinds.of(name)
 
-    def _is_rate_limited(self, name: str) -> bool:
-        task = self.app._tasks.get(name)
-        if task is None or not task.rate_limit or self.app.conf.worker_disable_rate_limits:
-            return False
-        return self._rates.is_limited(name, task.rate_limit)
-
-    # -- taking messages (chores of the keeper) ----------------------------------------------------------
-
-    def _claim(self) -> float | None:
-        room = self._slots.room()
-        if room == 0:
-            self._slots.set_backlog(True)
-            return _LOOK_AGAIN
-        self._claims = True
-        try:
-            found = self.store.claim(self.owner, self._queues_to_claim(), room, names=self._names())
-            self._slots.set_backlog(found.more)
-            for delivery in found.deliveries:
-                self._slots.hold(self._kind(delivery.message.name), delivery)
-        finally:
-            self._claims = False
-        for row in found.corrupt:
-            logger.error(
-                "task %s: its message (row %s of celerylite_messages) could not be read: %s. It has left the "
-                "queue and is kept as a FAILURE; send the task again.",
-                row.task_id,
-                row.row,
-                row.reason,
-                extra={"action": "corrupt"},
-            )
-        self._fill_all()
-        if found.next_due_at is None:
-            return _LOOK_AGAIN
-        return min(_LOOK_AGAIN, max(0.0, found.next_due_at - _clock.time()))
-
-    def _queues_to_claim(self) -> Collection[str] | None:
-        if not self._paused:
-            return self.queues
-        known = self.queues if self.queues is not None else frozenset(self.store.queue_lengths())
-        return known - self._paused
-
-    def _fill_all(self) -> None:
-        for kind in self._slots.waiting_kinds():
-            while (delivery := self._next(kind)) is not None:
-                self._launch(delivery)
-
-    def _next_of(self, kind: Kind) -> Delivery | None:
-        """The message that `kind` goes on with. Where kinds share places, others may have their turn."""
-        waiting = self._slots.waiting_kinds()
-        if not waiting:
-            return None
-        delivery = self._next(kind) if waiting[0] is kind else None
-        if waiting != [kind]:
-            self._fill_all()
-        return delivery
-
-    def _next(self, kind: Kind) -> Delivery | None:
-        """The next held message that may start, marked as started; its place is taken."""
-        while (delivery := self._slots.next(kind, self._may_start)) is not None:
-            # Durable before the call: after a crash nobody may take it for one that has not started.
-            try:
-                limits = limits_of(self.app, delivery)
-                begun = _settlement.patiently(
-                    partial(self.store.begin, [delivery], limits=limits), self._stopping
-                )
-            except BaseException:
-                self._slots.hold(kind, delivery)
-                self._release(kind)
-                self._keeper.ask("rate limits", _LOOK_AGAIN)
-                raise
-            if begun and delivery.row in begun:
-                return delivery
-            self._release(kind)
-        return None
-
-    def _may_start(self, delivery: Delivery) -> bool:
-        name = delivery.message.name
-        if not self._is_rate_limited(name):
-            return True
-        wait = self._rates.wait(name, self.app._tasks[name].rate_limit)
-        if wait:
-            self._keeper.ask("rate limits", wait)
-        return wait == 0.0
-
-    def _release(self, kind: Kind) -> None:
-        if self._slots.release(kind):
-            self._keeper.ask("claim")
+    # -- other chores of the keeper ----------------------------------------------------------------------
 
     def _row(self) -> WorkerRow:
         return this_process(self.owner, self.hostname, os.getpid(), self.queues)
@@ -456,7 +351,7 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         due = self._ticker.next_due()
         # Not until it is due: the machine may sleep meanwhile, or have its clock set, and the wait is by
         # a clock that does not notice.
-        return _LOOK_AGAIN if due is None else min(_LOOK_AGAIN, max(0.0, due - _clock.time()))
+        return LOOK_AGAIN_S if due is None else min(LOOK_AGAIN_S, max(0.0, due - _clock.time()))
 
     def _look_at_schedule(self) -> None:
         if self._ticker is not None and self._ticker.look():
@@ -476,16 +371,17 @@ class Runtime(Publishing, RemoteControlled, Deciding):
         if kind is Kind.LOOP:
             self._steps.submit(partial(self._begin_coroutine, delivery))
         else:
-            pool = self._pool if kind is Kind.THREAD else self._conductors
-            pool.submit(partial(self._work, kind, delivery))
+            self._pool_of(kind).submit(partial(self._work, kind, delivery))
 
     def _start_held(self, kind: Kind) -> None:
         """Have a thread go on with what is held: there is a place for it."""
         if kind is Kind.LOOP:
             self._steps.submit(self._go_on_with_coroutine)
         else:
-            pool = self._pool if kind is Kind.THREAD else self._conductors
-            pool.submit(lambda: self._work(kind, self._next_of(kind)))
+            self._pool_of(kind).submit(lambda: self._work(kind, self._next_of(kind)))
+
+    def _pool_of(self, kind: Kind) -> ThreadPool:
+        return self._pool if kind is Kind.THREAD else self._conductors
 
     def _work(self, kind: Kind, delivery: Delivery | None) -> None:
         """Run this delivery and those of its kind held after it, in this thread or conducted by it."""
@@ -493,7 +389,12 @@ class Runtime(Publishing, RemoteControlled, Deciding):
             if not self._run_delivery(kind, delivery):
                 return  # Another thread has this one's place.
             self._release(kind)
+            if self._slots.backlog and self._pool_of(kind).submit_behind(partial(self._go_on, kind)):
+                return  # With what has begun already; afterwards as many as there are places begin together.
             delivery = self._next_of(kind)
+
+    def _go_on(self, kind: Kind) -> None:
+        self._work(kind, self._next_of(kind, fill=True))
 
     def _run_delivery(self, kind: Kind, delivery: Delivery, has_place: bool = True) -> bool:
         """Run one delivery to its end. False when it was decided from outside and its place given away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from celerylite._call_keys import PLACE, place_key
@@ -23,10 +24,10 @@ def is_limited(app: Celery, name: str) -> bool:
     return task is not None and task.concurrency_limit is not None
 
 
-def limits_of(app: Celery, delivery: Delivery) -> dict[int, Limit] | None:
-    """The limit of a delivery by its row, as `Store.begin` takes it; None for a call without."""
-    limit = limit_of(app, delivery.message)
-    return None if limit is None else {delivery.row: limit}
+def limits_of(app: Celery, deliveries: Iterable[Delivery]) -> dict[int, Limit]:
+    """The limits of deliveries by their rows, as `Store.begin` takes them; calls without are left out."""
+    limits = ((delivery.row, limit_of(app, delivery.message)) for delivery in deliveries)
+    return {row: limit for row, limit in limits if limit is not None}
 
 
 def limit_of(app: Celery, message: Message) -> Limit | None:

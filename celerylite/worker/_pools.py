@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from celerylite import _clock
 from celerylite.utils.log import get_logger
@@ -41,7 +42,11 @@ class ThreadPool:
         self._changed = threading.Condition(threading.Lock())
         #: When each job was given, and the job.
         self._jobs: deque[tuple[float, Job]] = deque()
+        #: One of them was submitted behind the others.
+        self._has_one_behind = False
         self._threads: set[threading.Thread] = set()
+        #: Threads that count no more, see `replace_one`.
+        self._given_up = 0
         self._started = 0
         self._busy = 0
         self._idle = 0
@@ -70,6 +75,24 @@ class ThreadPool:
             self._jobs.pop()
         job()
 
+    def submit_behind(self, job: Job) -> bool:
+        """Run `job` once those are taken that wait for a thread; False, and nothing else, when none wait.
+
+        Does nothing where another such job waits already. For a thread of this pool that goes on with them.
+        """
+        if not self._jobs:
+            return False
+        with self._changed:
+            if self._jobs and not self._has_one_behind:
+                self._has_one_behind = True
+                self._jobs.append((_real.monotonic(), partial(self._run_one_behind, job)))
+            return bool(self._jobs)
+
+    def _run_one_behind(self, job: Job) -> None:
+        # First: who comes after this job has looked around needs another.
+        self._has_one_behind = False
+        job()
+
     def _call_one(self) -> None:
         """Have a thread look at the jobs: an idle one, or a new one."""
         if self._idle:
@@ -90,13 +113,14 @@ class ThreadPool:
         """Allow one thread more: one of them was given up and does not count any more."""
         with self._changed:
             self._limit += 1
+            self._given_up += 1
             if self._jobs:
                 self._call_one()
 
     def resize(self, limit: int) -> None:
         """Change the number of threads; those too many end when their job does."""
         with self._changed:
-            self._limit = limit
+            self._limit = limit + self._given_up
             self._changed.notify_all()
             if self._jobs:
                 self._call_one()

@@ -171,7 +171,7 @@ class RemoteControlled:
 
     def look_at_limits(self) -> None:
         """Rate limits were changed: what waits for one may start."""
-        self._keeper.ask("rate limits")
+        self._keeper.ask("fill")
 
     def _process_pool(self) -> ProcessPool:
         raise NotImplementedError
@@ -190,5 +190,5 @@ class RemoteControlled:
         else:
             self._slots.resize(Kind.THREAD, by)
             self._pool.resize(places)
-        for ask in (partial(self._keeper.ask, "rate limits"), partial(self._keeper.ask, "claim")):
+        for ask in (partial(self._keeper.ask, "fill"), partial(self._keeper.ask, "claim")):
             ask()

@@ -43,6 +43,7 @@ class Slots:
         self._free = dict(limits)
         #: Free places over all kinds, when there is a common limit.
         self._free_total = sum(limits.values()) if total is None else total
+        self._shared = total is not None
         self._room = room
         #: Places in memory that were promised to messages being published.
         self._promised = 0
@@ -99,21 +100,39 @@ class Slots:
                 return 0
             return max(0, self._room - self._count_held() - self._promised)
 
-    def next(self, kind: Kind, allowed: Callable[[Delivery], bool]) -> Delivery | None:
-        """The next held message, with a place taken for it; None when there is no place or no message.
+    def next(self, kind: Kind, allowed: Callable[[Delivery], bool], fill: bool = False) -> list[Delivery]:
+        """The next held message, with a place taken for it; none when there is no place or no message.
 
-        `allowed` may turn messages down for now (rate limits); they stay held.
+        With `fill`, or while messages wait in the database, as many as there are free places; still one where
+        kinds share places and another is held. `allowed` may turn messages down for now (rate limits); they
+        stay held. What it raises is raised if it is asked about the first, else left to the next caller.
         """
         with self._mutex:
-            if not self._held[kind] or self._closed or not self._take(kind):
-                return None
-            delivery = None
+            most = self._free[kind] if (fill or self._backlog) and self._is_alone(kind) else 1
+            deliveries: list[Delivery] = []
             try:
-                delivery = self._pop_allowed(kind, allowed)
-            finally:
-                if delivery is None:
-                    self._give(kind)
-            return delivery
+                while len(deliveries) < most and (one := self._next_one(kind, allowed)) is not None:
+                    deliveries.append(one)
+            except Exception:
+                # Those before it go on.
+                if not deliveries:
+                    raise
+            return deliveries
+
+    def _next_one(self, kind: Kind, allowed: Callable[[Delivery], bool]) -> Delivery | None:
+        if not self._held[kind] or self._closed or not self._take(kind):
+            return None
+        delivery = None
+        try:
+            delivery = self._pop_allowed(kind, allowed)
+        finally:
+            if delivery is None:
+                self._give(kind)
+        return delivery
+
+    def _is_alone(self, kind: Kind) -> bool:
+        """Whether nothing is held that shares its places and whose turn it might be in between."""
+        return not self._shared or not any(held for other, held in self._held.items() if other is not kind)
 
     def _pop_allowed(self, kind: Kind, allowed: Callable[[Delivery], bool]) -> Delivery | None:
         passed: list[tuple[int, int, Delivery]] = []
@@ -130,10 +149,18 @@ class Slots:
         return found
 
     def release(self, kind: Kind) -> bool:
-        """A task has ended; True when messages wait in the database and there is room for some."""
+        """A task has ended; True when it is time for a claim, see `wants_more`."""
         with self._mutex:
             self._give(kind)
-            return self._backlog and self._count_held() <= self._room // 2
+            return self._wants_more()
+
+    def wants_more(self) -> bool:
+        """Whether messages wait in the database and there is room for some."""
+        with self._mutex:
+            return self._wants_more()
+
+    def _wants_more(self) -> bool:
+        return self._backlog and self._count_held() <= self._room // 2
 
     def waiting_kinds(self) -> list[Kind]:
         """The kinds of which messages are held, the one whose turn it is first."""
@@ -175,6 +202,11 @@ class Slots:
         with self._mutex:
             self._free[kind] += by
             self._free_total += by
+
+    @property
+    def backlog(self) -> bool:
+        """Whether messages wait in the database."""
+        return self._backlog
 
     def set_backlog(self, more: bool) -> None:
         """Say whether messages wait in the database."""
