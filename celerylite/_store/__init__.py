@@ -331,13 +331,15 @@ class Watch(ABC):
 
     #: The row that this process has just committed, as it would be read now; None: it has to be read.
     row: ResultRow | None
+    #: A hint: when the watch began, this process was still to commit an outcome. It may fail to.
+    expected: bool
 
     @abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the result may have changed since the last call, or `timeout` real seconds passed.
 
-        True if it may have changed. The first call does not know what happened before the watch began:
-        read the result after entering `Store.watch` and before waiting.
+        True if it may have changed. What happened before the watch began it does not know: read the result
+        before waiting, or, where it is `expected`, after waiting for a moment.
         """
 
 

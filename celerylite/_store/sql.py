@@ -133,7 +133,10 @@ class SqlStore(Scheduling):
 
     def publish(self, outgoing: Sequence[Outgoing]) -> list[Published]:
         work = self._inserting(outgoing)
-        return self._key_wait.run(lambda: self._writer.run(work, takes_along=False))
+        published = self._key_wait.run(lambda: self._writer.run(work, takes_along=False))
+        # Before the caller can run them. Not for the other ways to publish: who uses them waits on a loop.
+        self._wakeup.expect(each.message.id for each in published if isinstance(each, Delivery))
+        return published
 
     def publish_soon(self, outgoing: Sequence[Outgoing], done: Done[list[Published]]) -> None:
         try:
@@ -264,9 +267,12 @@ class SqlStore(Scheduling):
         )
         if self._commits_alone and len(deliveries) == 1 and not results and not limits:
             work = BeginningOne(work)
-        return self._writer.run(work)
+        begun = self._writer.run(work)
+        self._stop_expecting(*(each for each in deliveries if each.row not in begun))
+        return begun
 
     def settle(self, settlement: Settlement) -> list[Delivery | None]:
+        self._stop_expecting(settlement.delivery)
         attempt = Settling(self._settle_all, settlement)
         earlier = self._unsure.get(attempt.key, [])
         try:
@@ -288,6 +294,7 @@ class SqlStore(Scheduling):
     def settle_later(
         self, settlement: Settlement, done: Done[list[Delivery | None]], *, urgent: bool = False
     ) -> None:
+        self._stop_expecting(settlement.delivery)
         attempt = Settling(self._settle_all, settlement)
 
         def over(result: list[Delivery | None] | None, error: BaseException | None) -> None:
@@ -298,6 +305,10 @@ class SqlStore(Scheduling):
         self._writer.run_later(attempt, over)
         if urgent or any(self._wakeup.is_watched(row.task_id) for row in settlement.results):
             self._writer.nudge()
+
+    def _stop_expecting(self, *deliveries: Delivery) -> None:
+        # Before the commit: who begins to watch before this is told by it, who comes later looks.
+        self._wakeup.stop_expecting(each.message.id for each in deliveries)
 
     def flush(self) -> None:
         self._writer.flush()
@@ -311,6 +322,7 @@ class SqlStore(Scheduling):
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
+            self._stop_expecting(*deliveries)
             self._writer.run(lambda tx: self._messages.give_back(tx, deliveries))
 
     def _claim(

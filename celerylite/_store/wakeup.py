@@ -7,7 +7,7 @@ import logging
 import selectors
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -54,6 +54,8 @@ class Wakeup:
         self._messages: dict[int, Callback] = {}
         self._letters: dict[int, Callback] = {}
         self._watches: dict[str, set[_EventWatch]] = {}
+        #: Tasks whose outcome this process is to commit, and has not begun to.
+        self._expected: set[str] = set()
         self._numbers = 0
         self._thread: threading.Thread | None = None
         self._stop = _Stop()
@@ -80,6 +82,8 @@ class Wakeup:
         with self._mutex:
             self._watches.setdefault(task_id, set()).add(watch)
         self._start()
+        # In this order: an outcome that begins to be committed from here on is told to the watch.
+        watch.expected = task_id in self._expected
         try:
             yield watch
         finally:
@@ -87,6 +91,14 @@ class Wakeup:
                 self._watches[task_id].discard(watch)
                 if not self._watches[task_id]:
                     del self._watches[task_id]
+
+    def expect(self, task_ids: Iterable[str]) -> None:
+        """Note that this process is to commit the outcomes of these tasks. A hint: a claim may get lost."""
+        self._expected.update(task_ids)
+
+    def stop_expecting(self, task_ids: Iterable[str]) -> None:
+        """Note that the outcomes are about to be committed, or left to another process."""
+        self._expected.difference_update(task_ids)
 
     def is_watched(self, task_id: str) -> bool:
         """Whether somebody in this process waits for this result."""
@@ -259,6 +271,7 @@ class _EventWatch(Watch):
     def __init__(self) -> None:
         self._event = threading.Event()
         self.row = None
+        self.expected = False
 
     def tell(self, row: ResultRow | None = None) -> None:
         self.row = row

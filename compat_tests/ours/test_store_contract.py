@@ -483,6 +483,32 @@ def test_a_watch_is_told_of_a_commit_in_this_process(store: SqlStore) -> None:
         assert watch.wait(DEADLINE_S)
 
 
+@pytest.mark.parametrize("way", ["settle", "settle_later", "give_back", "lost"])
+def test_a_watch_knows_whether_this_process_has_the_outcome_to_commit(store: SqlStore, way: str) -> None:
+    def is_expected() -> bool:
+        with store.watch("t") as watch:
+            return watch.expected
+
+    assert not is_expected()
+    delivery = started(store, "t")
+    assert is_expected()
+    if way == "settle":
+        store.settle(success(delivery))
+    elif way == "settle_later":
+        soon(store.settle_later, success(delivery))
+    elif way == "give_back":
+        store.give_back([delivery])
+    else:
+        assert store.begin([replace(delivery, token="another's")]) == set()
+    assert not is_expected()
+
+
+def test_an_outcome_is_not_expected_of_a_message_that_waits_for_others(store: SqlStore) -> None:
+    store.publish([out("t")])
+    with store.watch("t") as watch:
+        assert not watch.expected
+
+
 def test_a_watch_is_told_of_a_commit_elsewhere(store: SqlStore, other: SqlStore) -> None:
     with store.watch("t") as watch:
         other.save_result(ResultRow(task_id="t", status="SUCCESS"))
