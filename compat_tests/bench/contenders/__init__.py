@@ -121,6 +121,23 @@ CONTENDERS = {
     "floor-group": Entry(
         title="floor: sqlite3, callers share commits", durable="yes", module="floor_commit", pace=30000
     ),
+    "floor-queue": Entry(
+        title="floor: a queue of two threads, sqlite3",
+        durable="yes, but a running task is lost",
+        module="floor_queue",
+        pace=5000,
+    ),
+    "floor-queue-core": Entry(
+        title="floor: the same with SQLAlchemy Core and kombu",
+        durable="yes, but a running task is lost",
+        module="floor_queue_core",
+        pace=2000,
+    ),
+    "floor-queue-postgresql": Entry(
+        title="floor: the same with psycopg",
+        durable="yes, but a running task is lost",
+        module="floor_queue_postgresql",
+    ),
     "floor-thread": Entry(title="floor: from a thread to another and back"),
     "floor-executor": Entry(title="floor: run_in_executor"),
     "floor-task": Entry(title="floor: create_task"),

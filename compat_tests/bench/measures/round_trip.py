@@ -26,6 +26,9 @@ SPEC = Spec(
         "huey",
         "dramatiq",
         "procrastinate",
+        "floor-queue",
+        "floor-queue-core",
+        "floor-queue-postgresql",
     ),
     rounds=(2, 4),
 )

@@ -27,6 +27,9 @@ SPEC = Spec(
         "huey",
         "dramatiq",
         "procrastinate",
+        "floor-queue",
+        "floor-queue-core",
+        "floor-queue-postgresql",
     ),
 )
 
